@@ -1,0 +1,284 @@
+//! Running commands: load, decide, append under exactly what was read, and again on conflict.
+
+use crate::append::{Append, AppendError, Appended, Effect};
+use crate::condition::{Conflict, ExpectedRevision};
+use crate::decider::Decider;
+use crate::id::{AppendId, CorrelationId, EventId};
+use crate::kind::{DecodeError, EncodeError, Event, decode_event, encode_event};
+use crate::log::{EventLog, Read, ReadError};
+use crate::metadata::Headers;
+use crate::name::StreamId;
+use crate::position::{Position, Revision};
+use crate::query::Query;
+use crate::time::Timestamp;
+
+/// How a command is executed and what its events carry.
+#[derive(Clone, Debug)]
+pub struct ExecuteOptions {
+    /// Makes the command idempotent inside the log's idempotency window: if an append with this
+    /// id is there already, nothing is decided and the first result is returned.
+    pub append_id: Option<AppendId>,
+    /// The flow that the events belong to.
+    pub correlation_id: Option<CorrelationId>,
+    /// The event that caused the command.
+    pub causation_id: Option<EventId>,
+    /// When it happened by the producer's clock; the time of the decision where this is `None`.
+    pub event_time: Option<Timestamp>,
+    /// Named texts for each event.
+    pub headers: Headers,
+    /// How often to load and decide at most while others win the race, from 1.
+    pub attempts_max: u32,
+    /// Asks for the events to be on the device before the answer, whatever the log's default.
+    pub sync: bool,
+}
+
+impl Default for ExecuteOptions {
+    fn default() -> Self {
+        Self {
+            append_id: None,
+            correlation_id: None,
+            causation_id: None,
+            event_time: None,
+            headers: Headers::new(),
+            attempts_max: 16,
+            sync: false,
+        }
+    }
+}
+
+/// What a command led to.
+#[derive(Clone, Debug)]
+pub struct Executed<S, E> {
+    /// The state after the events.
+    pub state: S,
+    /// What was decided; empty if nothing needed to happen or an earlier attempt had done it.
+    pub events: Vec<E>,
+    /// Where the events are; `None` if nothing needed to happen.
+    pub appended: Option<Appended>,
+    /// How often the decision was made.
+    pub attempts: u32,
+}
+
+/// Why a command was not executed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecuteError<R: std::error::Error + 'static> {
+    /// The domain refused the command. Nothing was written.
+    #[error("the command was refused")]
+    Rejected(#[source] R),
+    /// Others won the race each time. Nothing was written.
+    #[error(
+        "the stream moved under the decision {attempts} times; raise attempts_max or send fewer commands to it at once"
+    )]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+        /// The last conflict.
+        source: Conflict,
+    },
+    /// The stream could not be read. Nothing was written.
+    #[error("stream {stream} could not be loaded")]
+    Load {
+        /// The stream.
+        stream: StreamId,
+        /// Why.
+        source: ReadError,
+    },
+    /// An event of the stream is not one of the decider's. Nothing was written.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A decided event could not be encoded. Nothing was written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The log refused or failed; [`AppendError::effect`] says what that means.
+    #[error("the decided events could not be appended")]
+    Append(#[source] AppendError),
+}
+
+impl<R: std::error::Error + 'static> ExecuteError<R> {
+    /// Returns whether the command's events may be in the log all the same.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Append(error) => error.effect(),
+            _ => Effect::None,
+        }
+    }
+}
+
+/// A stream folded into a state, and how far the fold reaches.
+#[derive(Clone, Debug)]
+pub struct Loaded<S> {
+    /// The folded state.
+    pub state: S,
+    /// The revision of the last event that went into it.
+    pub revision: Revision,
+}
+
+/// Why a stream could not be folded.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An event is not one of the decider's.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Folds a stream into the decider's state.
+///
+/// # Errors
+///
+/// [`LoadError`] if the log cannot be read or an event is not one of the decider's.
+///
+/// # Complexity
+///
+/// Linear in the length of the stream.
+pub async fn load<D>(
+    log: &dyn EventLog,
+    decider: &D,
+    stream: &StreamId,
+) -> Result<Loaded<D::State>, LoadError>
+where
+    D: Decider,
+    D::Event: Event,
+{
+    let mut loaded = Loaded {
+        state: D::State::default(),
+        revision: Revision::NONE,
+    };
+    let mut after = Position::START;
+    loop {
+        let page = log
+            .read(Read::forward(Query::stream(stream.clone()), after))
+            .await?;
+        for recorded in &page.events {
+            let event: D::Event = decode_event(recorded)?;
+            loaded.state = decider.evolve(loaded.state, &event);
+            loaded.revision = recorded.revision;
+        }
+        if page.done {
+            return Ok(loaded);
+        }
+        after = page.scanned;
+    }
+}
+
+/// Executes a command against one stream: loads it, decides, and appends under the condition
+/// that the stream is still where it was read. When another writer came first, it begins again.
+///
+/// # Errors
+///
+/// [`ExecuteError`]; its [`effect`](ExecuteError::effect) says whether events may have been
+/// written.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: a dropped future may still append. With an
+/// [`append_id`](ExecuteOptions::append_id) the command can be repeated.
+pub async fn execute<D>(
+    log: &dyn EventLog,
+    decider: &D,
+    stream: &StreamId,
+    command: D::Command,
+    options: &ExecuteOptions,
+) -> Result<Executed<D::State, D::Event>, ExecuteError<D::Error>>
+where
+    D: Decider,
+    D::Command: Clone,
+    D::Event: Event,
+    D::Error: std::error::Error + 'static,
+{
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let loaded = load(log, decider, stream)
+            .await
+            .map_err(|error| match error {
+                LoadError::Read(source) => ExecuteError::Load {
+                    stream: stream.clone(),
+                    source,
+                },
+                LoadError::Decode(error) => error.into(),
+            })?;
+        if let Some(done) = earlier(log, stream, options.append_id).await? {
+            let (state, events) = (loaded.state, Vec::new());
+            return Ok(Executed {
+                state,
+                events,
+                appended: Some(done),
+                attempts,
+            });
+        }
+        let events = decider
+            .decide(&loaded.state, command.clone())
+            .map_err(ExecuteError::Rejected)?;
+        if events.is_empty() {
+            return Ok(Executed {
+                state: loaded.state,
+                events,
+                appended: None,
+                attempts,
+            });
+        }
+        let append = decided(stream, &events, loaded.revision, options)?;
+        match log.append(append).await {
+            Ok(appended) => {
+                let state = events
+                    .iter()
+                    .fold(loaded.state, |s, event| decider.evolve(s, event));
+                return Ok(Executed {
+                    state,
+                    events,
+                    appended: Some(appended),
+                    attempts,
+                });
+            }
+            Err(AppendError::Conflict(source)) if attempts >= options.attempts_max => {
+                return Err(ExecuteError::Contended { attempts, source });
+            }
+            Err(AppendError::Conflict(_)) => {}
+            Err(error) => return Err(ExecuteError::Append(error)),
+        }
+    }
+}
+
+/// Looks for the append of an earlier attempt at the same command.
+async fn earlier<R: std::error::Error + 'static>(
+    log: &dyn EventLog,
+    stream: &StreamId,
+    id: Option<AppendId>,
+) -> Result<Option<Appended>, ExecuteError<R>> {
+    let Some(id) = id else { return Ok(None) };
+    log.find_append(id)
+        .await
+        .map_err(|source| ExecuteError::Load {
+            stream: stream.clone(),
+            source,
+        })
+}
+
+fn decided<E: Event>(
+    stream: &StreamId,
+    events: &[E],
+    read_at: Revision,
+    options: &ExecuteOptions,
+) -> Result<Append, EncodeError> {
+    let mut append = Append::default();
+    for event in events {
+        let mut new = encode_event(stream.clone(), event)?;
+        new.correlation_id = options.correlation_id;
+        new.causation_id = options.causation_id;
+        new.headers = options.headers.clone();
+        new.event_time = options.event_time.unwrap_or(new.event_time);
+        append.events.push(new);
+    }
+    append.append_id = options.append_id;
+    append.sync = options.sync;
+    let expected = match read_at {
+        Revision::NONE => ExpectedRevision::NoStream,
+        revision => ExpectedRevision::Exact(revision),
+    };
+    Ok(append.expecting(stream.clone(), expected))
+}

@@ -1,0 +1,51 @@
+//! Vocabulary, pure logic and traits of the Headwater event store.
+//!
+//! Nothing here does I/O, knows a runtime or is `unsafe`. Begin with [`EventLog`], the trait that
+//! every engine implements; [`MemoryLog`] is the simplest one. [`Decider`] and [`execute`] are
+//! where domain code meets a log, and [`GroupLog`] is what consumer groups stand on.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod codec;
+mod condition;
+mod decider;
+mod event;
+mod execute;
+mod group;
+mod id;
+mod kind;
+pub mod limits;
+mod log;
+mod memory;
+mod metadata;
+mod name;
+mod position;
+mod query;
+mod slot;
+mod subscription;
+mod time;
+
+pub use append::{Append, AppendError, Appended, Durability, Effect, InvalidAppend};
+pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
+pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
+pub use decider::Decider;
+pub use event::{NewEvent, RecordedEvent};
+pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
+pub use group::{
+    Generation, GroupDefinition, GroupError, GroupLog, GroupState, SlotCommit, SlotProgress,
+    SlotRange, Start,
+};
+pub use id::{AppendId, CorrelationId, EventId, InvalidId, LogId};
+pub use kind::{DecodeError, EncodeError, Event, EventKind, decode_event, encode_event};
+pub use log::{Direction, EventLog, Page, Read, ReadError, Visibility};
+pub use memory::MemoryLog;
+pub use metadata::{Headers, InvalidHeader};
+pub use name::{
+    Category, EventType, GroupName, InvalidName, Key, NameFault, StreamId, Tag, category_of,
+};
+pub use position::{Position, Revision, SchemaVersion};
+pub use query::{Query, QueryItem, Selectable};
+pub use slot::{InvalidSlot, SLOT_COUNT, Slot};
+pub use subscription::Subscription;
+pub use time::Timestamp;

@@ -1,0 +1,260 @@
+//! Queries: which events a reader, a condition or a consumer selects.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::event::{NewEvent, RecordedEvent};
+use crate::name::{Category, EventType, StreamId, Tag, category_of};
+
+/// Selects events: all of them, or those that match at least one item.
+///
+/// # Examples
+///
+/// ```
+/// use headwater_core::{Category, EventType, Query, Tag};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let placed_by_ann = Query::category(Category::new("order")?)
+///     .and_types([EventType::new("order.placed")?])
+///     .and_tags([Tag::new("customer:ann")?]);
+/// let either = placed_by_ann.or(Query::tags([Tag::new("vip")?]));
+/// assert_eq!(either.items().len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Query {
+    items: Vec<QueryItem>,
+}
+
+/// One alternative of a query. Each part that is not empty narrows it: the event's stream,
+/// category and type must be among those named, and it must carry every tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryItem {
+    /// Any of these streams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamId>,
+    /// Any of these categories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<Category>,
+    /// Any of these types.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<EventType>,
+    /// All of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+}
+
+/// What a query looks at in an event. Engines implement it for their own borrowed events.
+pub trait Selectable {
+    /// Returns the stream's name.
+    fn stream(&self) -> &str;
+    /// Returns the name of the event type.
+    fn event_type(&self) -> &str;
+    /// Returns whether the event carries the tag.
+    fn has_tag(&self, tag: &str) -> bool;
+}
+
+impl Selectable for RecordedEvent {
+    fn stream(&self) -> &str {
+        self.stream.as_str()
+    }
+
+    fn event_type(&self) -> &str {
+        self.event_type.as_str()
+    }
+
+    fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|t| t.as_str() == tag)
+    }
+}
+
+impl Selectable for NewEvent {
+    fn stream(&self) -> &str {
+        self.stream.as_str()
+    }
+
+    fn event_type(&self) -> &str {
+        self.event_type.as_str()
+    }
+
+    fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|t| t.as_str() == tag)
+    }
+}
+
+/// Returns whether `wanted` is one of the names, or there are none to choose from.
+fn among<N: AsRef<str>>(names: &[N], wanted: &str) -> bool {
+    names.is_empty() || names.iter().any(|name| name.as_ref() == wanted)
+}
+
+impl QueryItem {
+    /// Returns whether the item selects `event`.
+    pub fn matches(&self, event: &impl Selectable) -> bool {
+        among(&self.streams, event.stream())
+            && among(&self.categories, category_of(event.stream()))
+            && among(&self.types, event.event_type())
+            && self.tags.iter().all(|tag| event.has_tag(tag.as_str()))
+    }
+
+    fn is_everything(&self) -> bool {
+        self.streams.is_empty()
+            && self.categories.is_empty()
+            && self.types.is_empty()
+            && self.tags.is_empty()
+    }
+}
+
+impl Query {
+    /// Selects every event.
+    pub const fn all() -> Self {
+        Self { items: Vec::new() }
+    }
+
+    /// Selects the events of one stream.
+    pub fn stream(stream: StreamId) -> Self {
+        Self::item(QueryItem {
+            streams: vec![stream],
+            ..QueryItem::default()
+        })
+    }
+
+    /// Selects the events of all streams of a category.
+    pub fn category(category: Category) -> Self {
+        Self::item(QueryItem {
+            categories: vec![category],
+            ..QueryItem::default()
+        })
+    }
+
+    /// Selects the events of any of these types.
+    pub fn types(types: impl IntoIterator<Item = EventType>) -> Self {
+        Self::item(QueryItem {
+            types: types.into_iter().collect(),
+            ..QueryItem::default()
+        })
+    }
+
+    /// Selects the events that carry all of these tags.
+    pub fn tags(tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self::item(QueryItem {
+            tags: tags.into_iter().collect(),
+            ..QueryItem::default()
+        })
+    }
+
+    /// Selects what one item selects. An item without parts selects everything.
+    pub fn item(item: QueryItem) -> Self {
+        if item.is_everything() {
+            Self::all()
+        } else {
+            Self { items: vec![item] }
+        }
+    }
+
+    /// Narrows every alternative to these types.
+    #[must_use]
+    pub fn and_types(self, types: impl IntoIterator<Item = EventType>) -> Self {
+        let types: Vec<EventType> = types.into_iter().collect();
+        self.narrowed(|item| item.types.extend(types.iter().cloned()))
+    }
+
+    /// Narrows every alternative to events that carry these tags too.
+    #[must_use]
+    pub fn and_tags(self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        let tags: Vec<Tag> = tags.into_iter().collect();
+        self.narrowed(|item| item.tags.extend(tags.iter().cloned()))
+    }
+
+    fn narrowed(mut self, narrow: impl Fn(&mut QueryItem)) -> Self {
+        if self.items.is_empty() {
+            let mut item = QueryItem::default();
+            narrow(&mut item);
+            return Self::item(item);
+        }
+        self.items.iter_mut().for_each(narrow);
+        self
+    }
+
+    /// Selects what either query selects.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        if self.items.is_empty() || other.items.is_empty() {
+            return Self::all();
+        }
+        self.items.extend(other.items);
+        self
+    }
+
+    /// Returns the alternatives; none means everything.
+    pub fn items(&self) -> &[QueryItem] {
+        &self.items
+    }
+
+    /// Returns whether the query selects every event.
+    pub fn is_all(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Returns whether the query selects `event`.
+    pub fn matches(&self, event: &impl Selectable) -> bool {
+        self.items.is_empty() || self.items.iter().any(|item| item.matches(event))
+    }
+
+    /// Returns a number that differs for queries that are written differently: `xxh3_64` of the
+    /// canonical JSON form. Checkpoints carry it, so that none outlives a changed selection.
+    pub fn fingerprint(&self) -> u64 {
+        xxh3_64(&serde_json::to_vec(self).expect("names and lists have a JSON form"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::CodecId;
+
+    fn event(stream: &str, event_type: &str, tags: &[&str]) -> NewEvent {
+        let mut event = NewEvent::new(
+            StreamId::new(stream).unwrap(),
+            EventType::new(event_type).unwrap(),
+            CodecId::RAW,
+            "",
+        );
+        event.tags = tags.iter().map(|t| Tag::new(t).unwrap()).collect();
+        event
+    }
+
+    fn tag(text: &str) -> Tag {
+        Tag::new(text).unwrap()
+    }
+
+    #[test]
+    fn parts_of_an_item_narrow_and_items_widen() {
+        let query = Query::category(Category::new("order").unwrap())
+            .and_types([EventType::new("placed").unwrap()])
+            .or(Query::tags([tag("vip"), tag("eu")]));
+        assert!(query.matches(&event("order-1", "placed", &[])));
+        assert!(!query.matches(&event("order-1", "shipped", &[])));
+        assert!(!query.matches(&event("orders-1", "placed", &[])));
+        assert!(!query.matches(&event("cart-1", "opened", &["vip"])));
+        assert!(query.matches(&event("cart-1", "opened", &["eu", "vip"])));
+    }
+
+    #[test]
+    fn everything_swallows_every_other_alternative() {
+        assert!(Query::all().or(Query::tags([tag("x")])).is_all());
+        assert!(Query::item(QueryItem::default()).is_all());
+        assert!(!Query::all().and_tags([tag("x")]).is_all());
+    }
+
+    #[test]
+    fn the_fingerprint_follows_the_selection() {
+        let a = Query::tags([tag("a")]);
+        assert_eq!(a.fingerprint(), a.clone().fingerprint());
+        assert_ne!(a.fingerprint(), Query::tags([tag("b")]).fingerprint());
+        let json = serde_json::to_string(&a).unwrap();
+        assert_eq!(serde_json::from_str::<Query>(&json).unwrap(), a);
+    }
+}
