@@ -1,0 +1,84 @@
+//! What can go wrong in a consumer group.
+
+use headwater_core::{GroupError, GroupName, Position, ReadError};
+
+/// Why an operation of a consumer group failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// An option is out of its bounds. Nothing was done; change it.
+    #[error("consumer group option {option} is {given}; {remedy}")]
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// Its value.
+        given: String,
+        /// What is accepted.
+        remedy: &'static str,
+    },
+    /// The group was opened or moved elsewhere, which fences everything here. Nothing was
+    /// committed by this call; what was not committed before is delivered again there. Open the
+    /// group again to take it back.
+    #[error("consumer group {group} was opened or moved elsewhere; open it again to take it back")]
+    Fenced {
+        /// The group.
+        group: GroupName,
+        /// What the log said, if it said it.
+        source: Option<GroupError>,
+    },
+    /// The log refused an operation; [`GroupError::effect`] says whether it may have happened.
+    #[error("the log refused an operation of consumer group {group}")]
+    Log {
+        /// The group.
+        group: GroupName,
+        /// What the log said.
+        source: GroupError,
+    },
+    /// The log could not be read, and trying again does not help. What was committed stays.
+    #[error("consumer group {group} cannot read on after position {after}")]
+    Read {
+        /// The group.
+        group: GroupName,
+        /// Where the read began.
+        after: Position,
+        /// What the log said.
+        source: ReadError,
+    },
+    /// The group was closed here. Nothing was done; open it again.
+    #[error("consumer group {group} is closed; open it again")]
+    Closed {
+        /// The group.
+        group: GroupName,
+    },
+}
+
+impl ConsumerError {
+    /// Says for whom the log refused something, and tells fencing from the rest.
+    pub(super) fn from_log(group: &GroupName, source: GroupError) -> Self {
+        let group = group.clone();
+        match source {
+            GroupError::Fenced { .. } => Self::Fenced {
+                group,
+                source: Some(source),
+            },
+            source => Self::Log { group, source },
+        }
+    }
+
+    /// Returns whether the same call may succeed later without anybody reopening anything.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Log { source, .. } => match source {
+                GroupError::StorageFull(_) => true,
+                GroupError::Read(read) => passes(read),
+                _ => false,
+            },
+            Self::Read { source, .. } => passes(source),
+            _ => false,
+        }
+    }
+}
+
+fn passes(error: &ReadError) -> bool {
+    matches!(error, ReadError::Io(_) | ReadError::Engine(_))
+}

@@ -1,0 +1,138 @@
+//! A member of a group: it owns slots and takes their events.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::assignment::MemberId;
+use super::delivery::Delivery;
+use super::error::ConsumerError;
+use super::shared::Shared;
+use super::{ConsumerGroup, Handle};
+
+/// A member of a [`ConsumerGroup`], which gives it a share of the slots.
+///
+/// Dropping it hands its slots over once its deliveries are settled, returned or expired, as
+/// [`leave`](Self::leave) does.
+#[derive(Debug)]
+pub struct Member {
+    handle: Arc<Handle>,
+    id: MemberId,
+    name: Arc<str>,
+    bell: Arc<Notify>,
+}
+
+impl Member {
+    pub(super) fn new(group: &ConsumerGroup, name: &str) -> Result<Self, ConsumerError> {
+        let name: Arc<str> = name.into();
+        let handle = Arc::clone(&group.handle);
+        let (id, bell) = handle.shared.add_member(Arc::clone(&name))?;
+        Ok(Self {
+            handle,
+            id,
+            name,
+            bell,
+        })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Returns the name it joined with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until there are events for this member and returns up to `max` of them (at least
+    /// one), the oldest first.
+    ///
+    /// Of each key at most one event is out at a time, in any member, and the next one comes
+    /// only after it is acked. Each delivery has to be settled within the group's lease.
+    ///
+    /// # Errors
+    ///
+    /// Only for good: the group was closed, was opened elsewhere, or its log failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped future has taken nothing.
+    pub async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
+        loop {
+            let deliveries = self.try_next(max)?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            self.bell.notified().await;
+        }
+    }
+
+    /// Returns what [`next`](Self::next) would return without waiting, which may be nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub fn try_next(&mut self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
+        let shared = self.shared();
+        let dispatched = shared.with(|group| match shared.over(group) {
+            None => Ok(group.next(self.id, max.max(1), Instant::now())),
+            Some(cause) => Err(cause),
+        })?;
+        let deliver = |dispatch| Delivery::new(Arc::clone(shared), dispatch);
+        Ok(dispatched.into_iter().map(deliver).collect())
+    }
+
+    /// Makes the acks of this member's slots durable, as durable as the log says.
+    ///
+    /// When this returns `Ok`, no event acked before is ever delivered again, except after a
+    /// seek. Only slots that changed since the last commit are written.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Fenced`] if the group was opened or moved elsewhere; nothing was
+    /// committed. [`ConsumerError::Log`] if the log failed; the acks stay and go with the next
+    /// commit.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still commit. Committing again is harmless.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of slots that changed.
+    pub async fn commit(&self) -> Result<(), ConsumerError> {
+        let shared = self.shared();
+        let _turn = shared.log_turn.lock().await;
+        shared.check_open()?;
+        let plan = shared.with(|group| group.plan_commit(Some(self.id)));
+        shared.store(plan).await
+    }
+
+    /// Leaves the group: commits what was acked, and lets the slots go to the other members as
+    /// soon as the deliveries that are still out are settled, returned or expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); the member has left all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves all the same, and may not have committed.
+    pub async fn leave(self) -> Result<(), ConsumerError> {
+        let shared = Arc::clone(self.shared());
+        let _turn = shared.log_turn.lock().await;
+        shared.check_open()?;
+        shared.remove_member(self.id);
+        let acks = shared.with(|group| group.plan_commit(Some(self.id)));
+        shared.store(acks).await?;
+        let floors = shared.with(|group| group.plan_floors(Some(self.id)));
+        shared.store(floors).await
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.shared().remove_member(self.id);
+    }
+}

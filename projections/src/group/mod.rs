@@ -1,0 +1,356 @@
+//! Consumer groups: members that share a log's work in order.
+//!
+//! [`GroupLog`] keeps what is durable; here is what happens in the process that runs the group.
+//! [`coordinator`] is the state machine and [`tracker`] one slot of it, both pure; [`tasks`] and
+//! [`shared`] connect them to the log and the clock. Read `coordinator` first.
+
+mod assignment;
+mod commit;
+mod coordinator;
+mod delivery;
+mod error;
+mod member;
+mod shared;
+mod status;
+mod tasks;
+mod tracker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_core::{GroupError, GroupLog, GroupName, Position, Query, Start, Visibility};
+
+pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
+pub use self::error::ConsumerError;
+pub use self::member::Member;
+use self::shared::Shared;
+pub use self::status::{GroupPhase, GroupStatus, MemberStatus};
+use crate::lag::Lag;
+use crate::wait::WaitError;
+
+/// How a consumer group is opened.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// The name, unique in the log.
+    pub name: GroupName,
+    /// Which events the group receives. Fixed once the group exists.
+    pub selection: Query,
+    /// Where a new group begins. An existing one goes on where it is.
+    pub start: Start,
+    /// How long a member may take to settle a delivery, more than zero.
+    pub lease: Duration,
+    /// How many events are read ahead and in flight at most, from 1, for all members together.
+    /// They are held in memory.
+    pub in_flight_max: usize,
+    /// Which events count as being there; what the log calls settled where this is `None`.
+    pub visibility: Option<Visibility>,
+    /// How often the floors of slots without news are made durable, so that reopening need not
+    /// read again what lies behind; more than zero. One small write each time.
+    pub floor_interval: Duration,
+}
+
+impl GroupOptions {
+    /// Selects every event from the beginning, with a lease of 30 s, 1,024 events in flight,
+    /// and floors every 5 s.
+    pub fn new(name: GroupName) -> Self {
+        Self {
+            name,
+            selection: Query::all(),
+            start: Start::Beginning,
+            lease: Duration::from_secs(30),
+            in_flight_max: 1_024,
+            visibility: None,
+            floor_interval: Duration::from_secs(5),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConsumerError> {
+        let invalid = |option, given: &dyn std::fmt::Debug, remedy| {
+            Err(ConsumerError::InvalidOption {
+                option,
+                given: format!("{given:?}"),
+                remedy,
+            })
+        };
+        let positive = "give it more than zero";
+        if self.lease.is_zero() {
+            return invalid("lease", &self.lease, positive);
+        }
+        if self.floor_interval.is_zero() {
+            return invalid("floor_interval", &self.floor_interval, positive);
+        }
+        if self.in_flight_max == 0 {
+            return invalid(
+                "in_flight_max",
+                &self.in_flight_max,
+                "let at least one event in",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A consumer group, open in this process. Clones share it.
+///
+/// # Guarantees
+///
+/// - No event that was acked and committed is delivered again, and none that was not is skipped,
+///   whatever crashes; [`seek`](Self::seek) is the exception.
+/// - The events of one key ([`RecordedEvent::ordering_key`](headwater_core::RecordedEvent::ordering_key))
+///   are delivered in order, each after the one before was acked, also across members.
+/// - A slot has one owner at a time. Each hand-over is durable before the new owner gets
+///   anything, and fences the old one.
+///
+/// One process at a time runs a group: the first [`join`](Self::join) takes it over from any
+/// other, which learns so with its next commit. When the last handle and member are dropped the
+/// group stops without committing; [`close`](Self::close) commits first.
+#[derive(Clone, Debug)]
+pub struct ConsumerGroup {
+    handle: Arc<Handle>,
+}
+
+/// Keeps the tasks of a group running while somebody holds it.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    tasks: [tokio::task::AbortHandle; 2],
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.with(coordinator::Coordinator::close);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl ConsumerGroup {
+    /// Opens a group, and creates it if the log has none of this name. Must be called inside a
+    /// tokio runtime.
+    ///
+    /// Opening alone takes nothing from another process that runs the group: the first
+    /// [`join`](Self::join) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::InvalidOption`]; [`ConsumerError::Log`] with
+    /// [`GroupError::SelectionDiffers`] if the group exists with another selection.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still create the group.
+    pub async fn open(
+        log: Arc<dyn GroupLog>,
+        options: GroupOptions,
+    ) -> Result<Self, ConsumerError> {
+        options.check()?;
+        let (name, selection) = (options.name.clone(), options.selection.clone());
+        let opened = log.open_group(name, selection, options.start).await;
+        let state = opened.map_err(|error| ConsumerError::from_log(&options.name, error))?;
+        let visibility = options
+            .visibility
+            .unwrap_or_else(|| log.settled_visibility());
+        let shared = Arc::new(Shared::new(log, &options, visibility, state.floor()));
+        let tasks = [
+            tokio::spawn(tasks::read(Arc::clone(&shared))).abort_handle(),
+            tokio::spawn(tasks::steward(Arc::clone(&shared))).abort_handle(),
+        ];
+        let handle = Arc::new(Handle { shared, tasks });
+        Ok(Self { handle })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &GroupName {
+        self.shared().name()
+    }
+
+    /// Adds a member. It gets its share of the slots as the others let go of them.
+    ///
+    /// # Errors
+    ///
+    /// If the group is closed or has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    // The call may have to wait in a later version, where members live in other processes.
+    #[expect(
+        clippy::unused_async,
+        reason = "members of other processes will need to wait"
+    )]
+    pub async fn join(&self, member: &str) -> Result<Member, ConsumerError> {
+        Member::new(self, member)
+    }
+
+    /// Moves the whole group to a position, forwards or backwards: events after it are delivered
+    /// next.
+    ///
+    /// What was acked and not committed is forgotten, and deliveries that are out lose their
+    /// meaning, though their handlers may still be at work when the same events come again.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Log`] with [`GroupError::OutsideLog`] if the log does not reach so far;
+    /// nothing was changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future seeks all the same.
+    pub async fn seek(&self, to: Position) -> Result<(), ConsumerError> {
+        let shared = Arc::clone(self.shared());
+        // In a task of its own, so that the coordinator always learns what the log did.
+        let task = tokio::spawn(async move {
+            let _turn = shared.log_turn.lock().await;
+            shared.check_open()?;
+            let moved = shared.log.seek_group(&shared.name, to).await;
+            let generation = moved.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
+            shared.with(|group| group.restart(to, generation));
+            Ok(())
+        });
+        let closed = ConsumerError::Closed {
+            group: self.name().clone(),
+        };
+        task.await.unwrap_or(Err(closed))
+    }
+
+    /// Waits until everything up to `position` is settled.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Timeout`] says how far the group is; [`WaitError::Stopped`] why it will not
+    /// get there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        let mut reached = self.shared().reached();
+        let there = reached.wait_for(|now| now.floor >= position || now.over.is_some());
+        let outcome = match tokio::time::timeout(timeout, there).await {
+            Ok(Ok(now)) => Some(now.clone()),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match outcome {
+            Some(now) if now.floor >= position => Ok(()),
+            Some(shared::Reached {
+                floor,
+                over: Some(cause),
+            }) => Err(WaitError::Stopped {
+                position,
+                reached: floor,
+                cause: Arc::new(cause),
+            }),
+            _ => Err(WaitError::Timeout {
+                position,
+                reached: self.shared().with(|group| group.floor()),
+                timeout,
+            }),
+        }
+    }
+
+    /// Returns what the group is doing.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot say where its head is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn status(&self) -> Result<GroupStatus, ConsumerError> {
+        let shared = self.shared();
+        let head = self.head().await?;
+        let stalled = shared.stalled();
+        Ok(shared.with(|group| {
+            let (buffered, in_flight) = group.load();
+            let views = group.members().into_iter();
+            let members: Vec<MemberStatus> = views
+                .map(|view| MemberStatus {
+                    name: view.name,
+                    slots: view.slots,
+                    in_flight: view.in_flight,
+                })
+                .collect();
+            let phase = match (shared.over(group), stalled) {
+                (Some(cause), _) => GroupPhase::Stopped { cause },
+                (None, Some(cause)) => GroupPhase::Stalled { cause },
+                _ if members.is_empty() => GroupPhase::Idle,
+                _ if group.scanned() < head => GroupPhase::CatchingUp,
+                _ => GroupPhase::Running,
+            };
+            GroupStatus {
+                name: shared.name.clone(),
+                phase,
+                members,
+                buffered,
+                in_flight,
+                floor: group.floor(),
+                scanned: group.scanned(),
+                head,
+                generation: group.generation(),
+            }
+        }))
+    }
+
+    /// Returns how far the group is behind the log's head.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn lag(&self) -> Result<Lag, ConsumerError> {
+        let shared = self.shared();
+        let floor = shared.with(|group| group.floor());
+        let exact = shared.selection.is_all();
+        let lag = Lag::measure(&*shared.log, floor, exact, shared.visibility).await;
+        lag.map_err(|error| shared.read_failed(floor, error))
+    }
+
+    async fn head(&self) -> Result<Position, ConsumerError> {
+        let shared = self.shared();
+        let head = shared.log.head(shared.visibility).await;
+        head.map_err(|error| ConsumerError::from_log(&shared.name, GroupError::Read(error)))
+    }
+
+    /// Commits everything that was acked and closes the group for every member.
+    ///
+    /// # Errors
+    ///
+    /// As [`Member::commit`]; the group is closed all the same. Closing again is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave the group open or closed. Calling again is harmless.
+    pub async fn close(&self) -> Result<(), ConsumerError> {
+        let shared = self.shared();
+        let _turn = shared.log_turn.lock().await;
+        match shared.check_open() {
+            Ok(()) => {}
+            Err(ConsumerError::Closed { .. }) => return Ok(()),
+            Err(cause) => return Err(cause),
+        }
+        let (acks, floors) =
+            shared.with(|group| (group.plan_commit(None), group.plan_floors(None)));
+        let stored = match shared.store(acks).await {
+            Ok(()) => shared.store(floors).await,
+            error => error,
+        };
+        shared.with(coordinator::Coordinator::close);
+        stored
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! What the handles of one open group and its tasks share: the coordinator behind a lock, the
+//! wake-ups around it, and the order of its operations on the log.
+//!
+//! The lock is held for pure work only. Operations on the log go one after the other through
+//! `log_turn`, so that no commit is built on an ownership that is about to end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headwater_core::{GroupLog, GroupName, Position, Query, ReadError, Visibility};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::assignment::MemberId;
+use super::commit::CommitPlan;
+use super::coordinator::{Coordinator, Phase, Wake};
+use super::delivery::Settlement;
+use super::error::ConsumerError;
+
+/// How far a group is, for those who wait for it.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    pub(super) floor: Position,
+    pub(super) over: Option<ConsumerError>,
+}
+
+pub(super) struct Shared {
+    pub(super) log: Arc<dyn GroupLog>,
+    pub(super) name: GroupName,
+    pub(super) selection: Query,
+    pub(super) visibility: Visibility,
+    pub(super) floor_interval: Duration,
+    coordinator: Mutex<Coordinator>,
+    pub(super) log_turn: tokio::sync::Mutex<()>,
+    bells: Mutex<HashMap<MemberId, Arc<Notify>>>,
+    pub(super) steward: Notify,
+    pub(super) reader: Notify,
+    pub(super) reader_restart: Notify,
+    reached: watch::Sender<Reached>,
+    stalled: Mutex<Option<ConsumerError>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes a lock; nothing under these locks panics half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        log: Arc<dyn GroupLog>,
+        options: &super::GroupOptions,
+        visibility: Visibility,
+        floor: Position,
+    ) -> Self {
+        let coordinator = Coordinator::new(options.lease, options.in_flight_max, floor);
+        Self {
+            log,
+            name: options.name.clone(),
+            selection: options.selection.clone(),
+            visibility,
+            floor_interval: options.floor_interval,
+            coordinator: Mutex::new(coordinator),
+            log_turn: tokio::sync::Mutex::new(()),
+            bells: Mutex::default(),
+            steward: Notify::new(),
+            reader: Notify::new(),
+            reader_restart: Notify::new(),
+            reached: watch::Sender::new(Reached { floor, over: None }),
+            stalled: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
+    }
+
+    /// Does something with the coordinator and then wakes whom it concerns.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Coordinator) -> T) -> T {
+        let mut coordinator = lock(&self.coordinator);
+        let result = work(&mut coordinator);
+        let wake = coordinator.take_wake();
+        let floor = coordinator.floor();
+        let over = self.over(&coordinator);
+        // Under the lock, so that floors are published in the order they were reached.
+        self.reached.send_if_modified(|reached| {
+            let changed = reached.floor != floor || reached.over.is_some() != over.is_some();
+            if changed {
+                *reached = Reached { floor, over };
+            }
+            changed
+        });
+        drop(coordinator);
+        self.ring(&wake);
+        result
+    }
+
+    fn ring(&self, wake: &Wake) {
+        if !wake.members.is_empty() {
+            let bells = lock(&self.bells);
+            for bell in wake.members.iter().filter_map(|member| bells.get(member)) {
+                bell.notify_one();
+            }
+        }
+        if wake.steward {
+            self.steward.notify_one();
+        }
+        if wake.reader {
+            self.reader.notify_one();
+        }
+        if wake.reader_restart {
+            self.reader_restart.notify_one();
+        }
+    }
+
+    /// Returns why nothing more will happen here, if so.
+    pub(super) fn over(&self, coordinator: &Coordinator) -> Option<ConsumerError> {
+        match coordinator.phase() {
+            Phase::Cold | Phase::Live => None,
+            Phase::Closed => Some(ConsumerError::Closed {
+                group: self.name.clone(),
+            }),
+            Phase::Stopped(cause) => Some(cause.clone()),
+        }
+    }
+
+    /// Returns an error if nothing more will happen here.
+    pub(super) fn check_open(&self) -> Result<(), ConsumerError> {
+        let coordinator = lock(&self.coordinator);
+        self.over(&coordinator).map_or(Ok(()), Err)
+    }
+
+    pub(super) fn settle(&self, work: impl FnOnce(&mut Coordinator) -> bool) -> Settlement {
+        if self.with(work) {
+            Settlement::Counted
+        } else {
+            Settlement::TooLate
+        }
+    }
+
+    pub(super) fn add_member(
+        &self,
+        name: Arc<str>,
+    ) -> Result<(MemberId, Arc<Notify>), ConsumerError> {
+        let bell = Arc::new(Notify::new());
+        let joined = self.with(|group| match self.over(group) {
+            None => Ok(group.join(name)),
+            Some(cause) => Err(cause),
+        });
+        let id = joined?;
+        lock(&self.bells).insert(id, Arc::clone(&bell));
+        // What came before the bell hung is not lost: a member looks before it listens.
+        Ok((id, bell))
+    }
+
+    pub(super) fn remove_member(&self, id: MemberId) {
+        lock(&self.bells).remove(&id);
+        self.with(|group| group.leave(id));
+    }
+
+    pub(super) fn reached(&self) -> watch::Receiver<Reached> {
+        self.reached.subscribe()
+    }
+
+    /// Makes a plan durable. The caller has the `log_turn`.
+    ///
+    /// A failure that will not pass stops the group.
+    pub(super) async fn store(&self, plan: CommitPlan) -> Result<(), ConsumerError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        match self.log.commit_slots(&self.name, plan.commits()).await {
+            Ok(()) => {
+                self.with(|group| group.committed(plan));
+                Ok(())
+            }
+            Err(error) => {
+                let error = ConsumerError::from_log(&self.name, error);
+                if !error.is_passing() {
+                    self.stop(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn stop(&self, cause: ConsumerError) {
+        tracing::warn!(group = %self.name, %cause, "the consumer group stops");
+        self.with(|group| group.stop(cause));
+    }
+
+    /// Notes that the log fails for now, or no longer does.
+    pub(super) fn set_stalled(&self, cause: Option<ConsumerError>) {
+        if let Some(cause) = &cause {
+            tracing::warn!(group = %self.name, %cause, "the consumer group stalls");
+        }
+        *lock(&self.stalled) = cause;
+    }
+
+    pub(super) fn stalled(&self) -> Option<ConsumerError> {
+        lock(&self.stalled).clone()
+    }
+
+    pub(super) fn read_failed(&self, after: Position, source: ReadError) -> ConsumerError {
+        ConsumerError::Read {
+            group: self.name.clone(),
+            after,
+            source,
+        }
+    }
+}
+
+/// Sleeps until then, or for ever.
+pub(super) async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,63 @@
+//! What a group says about itself.
+
+use std::sync::Arc;
+
+use headwater_core::{Generation, GroupName, Position};
+
+use super::error::ConsumerError;
+
+/// What a group is doing, measured against the log's head.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum GroupPhase {
+    /// It has no members, so nothing is delivered.
+    Idle,
+    /// It has not yet read everything that the log holds.
+    CatchingUp,
+    /// It has read everything that the log holds.
+    Running,
+    /// The log fails, and the group tries again and again.
+    Stalled {
+        /// Why.
+        cause: ConsumerError,
+    },
+    /// It does nothing any more. Open it again.
+    Stopped {
+        /// Why; [`ConsumerError::Closed`] if it was closed.
+        cause: ConsumerError,
+    },
+}
+
+/// One member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// The name it joined with.
+    pub name: Arc<str>,
+    /// How many slots it owns.
+    pub slots: usize,
+    /// How many deliveries it has that are not settled.
+    pub in_flight: usize,
+}
+
+/// A group at one moment.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub name: GroupName,
+    /// What it is doing.
+    pub phase: GroupPhase,
+    /// Its members in the order they joined.
+    pub members: Vec<MemberStatus>,
+    /// How many events are read and not settled, in flight or not.
+    pub buffered: usize,
+    /// How many deliveries are not settled, those of members that left among them.
+    pub in_flight: usize,
+    /// Everything up to here is settled. It is durable with the commits that follow.
+    pub floor: Position,
+    /// Everything up to here was read.
+    pub scanned: Position,
+    /// The last position of the log that the group may see.
+    pub head: Position,
+    /// The newest ownership.
+    pub generation: Generation,
+}

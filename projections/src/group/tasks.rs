@@ -1,0 +1,197 @@
+//! The two tasks of an open group: one reads the log for all members, one hands slots over and
+//! watches the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_core::{
+    Generation, GroupError, GroupState, Position, Read, ReadError, SlotRange, Visibility,
+};
+use tokio::time::Instant;
+
+use super::commit::runs;
+use super::coordinator::{Coordinator, HandOver, ReadPlan};
+use super::error::ConsumerError;
+use super::shared::{Shared, sleep_until};
+use crate::retry::Backoff;
+
+/// How long to wait before trying again what the log has refused for now.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    max: Duration::from_secs(10),
+};
+
+/// Reads pages for as long as the group is open.
+pub(super) async fn read(shared: Arc<Shared>) {
+    let mut failures = 0;
+    while shared.check_open().is_ok() {
+        let Some(plan) = shared.with(|group| group.read_plan()) else {
+            shared.reader.notified().await;
+            continue;
+        };
+        match read_page(&shared, plan).await {
+            Ok(()) if failures > 0 => {
+                failures = 0;
+                shared.set_stalled(None);
+            }
+            Ok(()) => {}
+            Err(source) => {
+                failures += 1;
+                let error = shared.read_failed(plan.after, source);
+                if !error.is_passing() {
+                    return shared.stop(error);
+                }
+                shared.set_stalled(Some(error));
+                tokio::time::sleep(BACKOFF.delay(failures)).await;
+            }
+        }
+        // An engine that always has an answer at once must not keep the others from running.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
+    let head = shared.log.head(shared.visibility).await?;
+    if head <= plan.after {
+        let next = plan.after.next();
+        tokio::select! {
+            reached = shared.log.wait_for(next, shared.visibility) => reached.map(|_| ())?,
+            () = shared.reader_restart.notified() => {}
+        }
+        return Ok(());
+    }
+    let read = Read::forward(shared.selection.clone(), plan.after)
+        .limit(plan.limit.min(Read::LIMIT))
+        .visible(shared.visibility);
+    let page = shared.log.read(read).await?;
+    shared.with(|group| group.absorb(page, plan));
+    Ok(())
+}
+
+/// Hands slots over, ends leases and delays, and moves idle floors for as long as the group is
+/// open.
+pub(super) async fn steward(shared: Arc<Shared>) {
+    let mut failures = 0;
+    let mut floors_at = Instant::now() + shared.floor_interval;
+    while shared.check_open().is_ok() {
+        let done = match hand_over(&shared).await {
+            Ok(()) if Instant::now() >= floors_at => {
+                floors_at = Instant::now() + shared.floor_interval;
+                store_floors(&shared).await
+            }
+            done => done,
+        };
+        let mut again_at = None;
+        match done {
+            Ok(()) if failures > 0 => {
+                failures = 0;
+                shared.set_stalled(None);
+            }
+            Ok(()) => {}
+            Err(error) if error.is_passing() => {
+                failures += 1;
+                again_at = Some(Instant::now() + BACKOFF.delay(failures));
+                shared.set_stalled(Some(error));
+            }
+            Err(error) => return shared.stop(error),
+        }
+        let deadline = shared.with(Coordinator::arm);
+        tokio::select! {
+            () = shared.steward.notified(), if again_at.is_none() => {}
+            () = sleep_until(deadline) => {}
+            () = sleep_until(again_at) => {}
+            () = tokio::time::sleep_until(floors_at) => {}
+        }
+        shared.with(|group| group.expire(Instant::now()));
+    }
+}
+
+async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {
+    let _turn = shared.log_turn.lock().await;
+    let plan = shared.with(|group| group.plan_floors(None));
+    shared.store(plan).await
+}
+
+/// Moves every slot that can move: commits what its last owner acked, makes the new ownership
+/// durable, and only then lets the new owner have its events.
+async fn hand_over(shared: &Shared) -> Result<(), ConsumerError> {
+    let _turn = shared.log_turn.lock().await;
+    let Some(plan) = shared.with(Coordinator::begin_hand_over) else {
+        return Ok(());
+    };
+    let done = if plan.cold {
+        first_claim(shared).await
+    } else {
+        claim(shared, &plan).await
+    };
+    match done {
+        Ok(generation) => {
+            shared.with(|group| group.finish_hand_over(plan, generation));
+            Ok(())
+        }
+        Err(error) => {
+            shared.with(|group| group.abort_hand_over(plan));
+            Err(error)
+        }
+    }
+}
+
+/// Takes the whole group over from whoever had it, and loads how far it is.
+async fn first_claim(shared: &Shared) -> Result<Generation, ConsumerError> {
+    let refused = |error| ConsumerError::from_log(&shared.name, error);
+    let claimed = shared
+        .log
+        .claim_slots(&shared.name, vec![SlotRange::all()])
+        .await;
+    let generation = claimed.map_err(refused)?;
+    let state = shared.log.group(&shared.name).await.map_err(refused)?;
+    if state.generation != generation {
+        return Err(taken_over(shared));
+    }
+    let head = shared.log.head(Visibility::Committed).await;
+    let head = head.map_err(|error| refused(error.into()))?;
+    let highest = highest(&state);
+    if highest > head {
+        return Err(refused(GroupError::OutsideLog {
+            group: shared.name.clone(),
+            position: highest,
+            head,
+        }));
+    }
+    shared.with(|group| group.warm_up(&state));
+    Ok(generation)
+}
+
+fn highest(state: &GroupState) -> Position {
+    let ends = state.runs().map(|(_, progress)| {
+        let last = progress.settled.last().map(|&(_, last)| last);
+        last.map_or(progress.floor, |last| last.max(progress.floor))
+    });
+    ends.max().unwrap_or_default()
+}
+
+async fn claim(shared: &Shared, plan: &HandOver) -> Result<Generation, ConsumerError> {
+    let refused = |error| ConsumerError::from_log(&shared.name, error);
+    let dirty = shared.with(|group| group.plan_commit(None));
+    shared.store(dirty).await?;
+    // Nobody else may have had these slots since we did, or what we know of them is old.
+    let known = shared.with(|group| group.generation());
+    let state = shared.log.group(&shared.name).await.map_err(refused)?;
+    if state.generation != known {
+        return Err(taken_over(shared));
+    }
+    let slots = runs(plan.moves.iter().map(|&(slot, _)| slot));
+    let claimed = shared.log.claim_slots(&shared.name, slots).await;
+    let generation = claimed.map_err(refused)?;
+    if generation != known.next() {
+        return Err(taken_over(shared));
+    }
+    Ok(generation)
+}
+
+fn taken_over(shared: &Shared) -> ConsumerError {
+    ConsumerError::Fenced {
+        group: shared.name.clone(),
+        source: None,
+    }
+}

@@ -1,0 +1,108 @@
+//! Where read models live.
+
+mod memory;
+mod snapshot;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use headwater_core::Position;
+
+pub use self::memory::{MemorySink, MemoryTx, MemoryView};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteSink, SqliteTx};
+use crate::checkpoint::{Checkpoint, ProjectionId};
+
+/// Holds a read model and its checkpoint, and changes both in one transaction.
+///
+/// Its methods may block: the runner calls them on threads made for that.
+///
+/// # Guarantees an implementation gives
+///
+/// - What [`commit`](Self::commit) returned `Ok` for is there as a whole, data and checkpoint
+///   alike. A sink may lose its newest transactions in a crash, but never a part of one.
+/// - A dropped transaction has changed nothing.
+pub trait Sink: Sized + Send + 'static {
+    /// A transaction, rolled back when dropped. Projections write through it.
+    type Tx<'a>;
+
+    /// Returns the checkpoint of the projection with this name, or `None` if there is none.
+    ///
+    /// A sink whose content is only a cache may return `None` for a checkpoint that does not
+    /// fit `id` or lies beyond `head`, and then begins empty. Others return what they have, and
+    /// the runner refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] if the sink cannot be read.
+    fn load(&mut self, id: &ProjectionId, head: Position) -> Result<Option<Checkpoint>, SinkError>;
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] if the sink cannot be written; nothing was changed.
+    fn begin(&mut self) -> Result<Self::Tx<'_>, SinkError>;
+
+    /// Commits a transaction together with the checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] if that failed; nothing was changed.
+    fn commit(tx: Self::Tx<'_>, checkpoint: &Checkpoint) -> Result<(), SinkError>;
+
+    /// Writes down what is only in memory. Called now and then, and before the runner stops.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] if that failed; what was committed stays committed.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// Why a sink failed. Nothing was changed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// A file could not be read or written. Look at the path's permissions and space.
+    #[error("{action} {path} failed")]
+    File {
+        /// What was being done, such as "writing".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// What is stored is not what a sink writes. Restore the file, or delete it and rebuild.
+    #[error("{path} is damaged: {detail}; restore it, or delete it and rebuild")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The sink's own engine failed.
+    #[error("{action} failed in the read model's engine")]
+    Engine {
+        /// What was being done, such as "committing".
+        action: &'static str,
+        /// What the engine said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+impl SinkError {
+    /// Wraps what a sink's engine said.
+    pub fn engine(action: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Engine {
+            action,
+            source: Arc::new(source),
+        }
+    }
+}
