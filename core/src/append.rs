@@ -31,10 +31,8 @@ pub enum Durability {
 
 impl Durability {
     /// [`Durability::Interval`] with its defaults: 100 ms or 1 MiB.
-    pub const INTERVAL: Self = Self::Interval {
-        every: Duration::from_millis(100),
-        bytes: 1024 * 1024,
-    };
+    pub const INTERVAL: Self =
+        Self::Interval { every: Duration::from_millis(100), bytes: 1024 * 1024 };
 
     /// Returns whether the log syncs by itself while it runs.
     pub fn syncs(self) -> bool {
@@ -72,10 +70,7 @@ pub struct Append {
 impl Append {
     /// Takes events without expecting anything.
     pub fn new(events: impl IntoIterator<Item = NewEvent>) -> Self {
-        Self {
-            events: events.into_iter().collect(),
-            ..Self::default()
-        }
+        Self { events: events.into_iter().collect(), ..Self::default() }
     }
 
     /// Sets the whole condition.
@@ -239,6 +234,11 @@ pub enum AppendError {
     /// space.
     #[error("no space for another segment; free some and append again")]
     StorageFull(#[source] Arc<io::Error>),
+    /// The next segment could not be made, for another reason than space, such as a file system
+    /// that turned read-only. Nothing was written, reads go on, and appends work again once the
+    /// cause is gone.
+    #[error("another segment could not be made; mend the cause and append again")]
+    NoSegment(#[source] Arc<io::Error>),
     /// The log was opened for reading only. Nothing was written.
     #[error("the log was opened for reading only")]
     ReadOnly,
@@ -292,12 +292,7 @@ mod tests {
 
     fn event(payload: usize) -> NewEvent {
         let stream = StreamId::new("a-1").unwrap();
-        NewEvent::new(
-            stream,
-            EventType::new("t").unwrap(),
-            CodecId::RAW,
-            vec![0; payload],
-        )
+        NewEvent::new(stream, EventType::new("t").unwrap(), CodecId::RAW, vec![0; payload])
     }
 
     #[test]
@@ -307,43 +302,25 @@ mod tests {
 
     #[test]
     fn each_limit_is_exact() {
-        assert!(
-            Append::new([event(limits::PAYLOAD_BYTES_MAX)])
-                .check()
-                .is_ok()
-        );
+        assert!(Append::new([event(limits::PAYLOAD_BYTES_MAX)]).check().is_ok());
         let error = Append::new([event(0), event(limits::PAYLOAD_BYTES_MAX + 1)]).check();
-        assert!(
-            matches!(error, Err(InvalidAppend::EventTooLarge { index: 1, .. })),
-            "{error:?}"
-        );
+        assert!(matches!(error, Err(InvalidAppend::EventTooLarge { index: 1, .. })), "{error:?}");
 
         let mut tagged = event(0);
-        tagged.tags = (0..=limits::TAGS_MAX)
-            .map(|n| Tag::new(format!("t{n}")).unwrap())
-            .collect();
+        tagged.tags = (0..=limits::TAGS_MAX).map(|n| Tag::new(format!("t{n}")).unwrap()).collect();
         let error = Append::new([tagged]).check();
         assert!(
-            matches!(
-                error,
-                Err(InvalidAppend::EventTooLarge { what: "tags", .. })
-            ),
+            matches!(error, Err(InvalidAppend::EventTooLarge { what: "tags", .. })),
             "{error:?}"
         );
 
         let many = vec![event(0); limits::BATCH_EVENTS_MAX + 1];
         let error = Append::new(many).check();
-        assert!(matches!(
-            error,
-            Err(InvalidAppend::BatchTooLarge { what: "events", .. })
-        ));
+        assert!(matches!(error, Err(InvalidAppend::BatchTooLarge { what: "events", .. })));
 
         let half = limits::PAYLOAD_BYTES_MAX;
         let error = Append::new([event(half), event(half)]).check();
-        assert!(matches!(
-            error,
-            Err(InvalidAppend::BatchTooLarge { what: "bytes", .. })
-        ));
+        assert!(matches!(error, Err(InvalidAppend::BatchTooLarge { what: "bytes", .. })));
     }
 
     #[test]
@@ -352,9 +329,6 @@ mod tests {
         let retry = Append::new([event(3), event(4)]);
         assert_ne!(first.events[0].id, retry.events[0].id);
         assert_eq!(first.content_digest(), retry.content_digest());
-        assert_ne!(
-            first.content_digest(),
-            Append::new([event(4), event(3)]).content_digest()
-        );
+        assert_ne!(first.content_digest(), Append::new([event(4), event(3)]).content_digest());
     }
 }

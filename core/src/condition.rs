@@ -76,10 +76,7 @@ impl fmt::Display for ExpectedRevision {
 impl Condition {
     /// Expects nothing.
     pub const fn none() -> Self {
-        Self {
-            streams: Vec::new(),
-            queries: Vec::new(),
-        }
+        Self { streams: Vec::new(), queries: Vec::new() }
     }
 
     /// Expects something of one stream.

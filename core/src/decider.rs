@@ -34,10 +34,6 @@ pub trait Decider {
         Self::Event: 'a,
         Self: Sized,
     {
-        events
-            .into_iter()
-            .fold(Self::State::default(), |state, event| {
-                self.evolve(state, event)
-            })
+        events.into_iter().fold(Self::State::default(), |state, event| self.evolve(state, event))
     }
 }

@@ -98,11 +98,7 @@ impl NewEvent {
     pub fn metadata_bytes(&self) -> usize {
         const ENTRY: usize = 3;
         let tags: usize = self.tags.iter().map(|t| ENTRY + t.as_str().len()).sum();
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|(n, v)| ENTRY + 1 + n.len() + v.len())
-            .sum();
+        let headers: usize = self.headers.iter().map(|(n, v)| ENTRY + 1 + n.len() + v.len()).sum();
         let key = self.key.as_ref().map_or(0, |k| ENTRY + k.as_str().len());
         // Correlation, causation and the append id with its digest.
         tags + headers + key + 3 * ENTRY + 16 + 16 + 24
@@ -119,16 +115,8 @@ impl NewEvent {
     /// Returns the first limit that this event exceeds.
     pub(crate) fn oversize(&self) -> Option<Oversize> {
         let checks = [
-            (
-                "payload bytes",
-                self.payload.len(),
-                limits::PAYLOAD_BYTES_MAX,
-            ),
-            (
-                "metadata bytes",
-                self.metadata_bytes(),
-                limits::METADATA_BYTES_MAX,
-            ),
+            ("payload bytes", self.payload.len(), limits::PAYLOAD_BYTES_MAX),
+            ("metadata bytes", self.metadata_bytes(), limits::METADATA_BYTES_MAX),
             ("tags", self.tags.len(), limits::TAGS_MAX),
         ];
         checks

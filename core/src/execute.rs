@@ -144,15 +144,10 @@ where
     D: Decider,
     D::Event: Event,
 {
-    let mut loaded = Loaded {
-        state: D::State::default(),
-        revision: Revision::NONE,
-    };
+    let mut loaded = Loaded { state: D::State::default(), revision: Revision::NONE };
     let mut after = Position::START;
     loop {
-        let page = log
-            .read(Read::forward(Query::stream(stream.clone()), after))
-            .await?;
+        let page = log.read(Read::forward(Query::stream(stream.clone()), after)).await?;
         for recorded in &page.events {
             let event: D::Event = decode_event(recorded)?;
             loaded.state = decider.evolve(loaded.state, &event);
@@ -193,47 +188,24 @@ where
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let loaded = load(log, decider, stream)
-            .await
-            .map_err(|error| match error {
-                LoadError::Read(source) => ExecuteError::Load {
-                    stream: stream.clone(),
-                    source,
-                },
-                LoadError::Decode(error) => error.into(),
-            })?;
+        let loaded = load(log, decider, stream).await.map_err(|error| match error {
+            LoadError::Read(source) => ExecuteError::Load { stream: stream.clone(), source },
+            LoadError::Decode(error) => error.into(),
+        })?;
         if let Some(done) = earlier(log, stream, options.append_id).await? {
             let (state, events) = (loaded.state, Vec::new());
-            return Ok(Executed {
-                state,
-                events,
-                appended: Some(done),
-                attempts,
-            });
+            return Ok(Executed { state, events, appended: Some(done), attempts });
         }
-        let events = decider
-            .decide(&loaded.state, command.clone())
-            .map_err(ExecuteError::Rejected)?;
+        let events =
+            decider.decide(&loaded.state, command.clone()).map_err(ExecuteError::Rejected)?;
         if events.is_empty() {
-            return Ok(Executed {
-                state: loaded.state,
-                events,
-                appended: None,
-                attempts,
-            });
+            return Ok(Executed { state: loaded.state, events, appended: None, attempts });
         }
         let append = decided(stream, &events, loaded.revision, options)?;
         match log.append(append).await {
             Ok(appended) => {
-                let state = events
-                    .iter()
-                    .fold(loaded.state, |s, event| decider.evolve(s, event));
-                return Ok(Executed {
-                    state,
-                    events,
-                    appended: Some(appended),
-                    attempts,
-                });
+                let state = events.iter().fold(loaded.state, |s, event| decider.evolve(s, event));
+                return Ok(Executed { state, events, appended: Some(appended), attempts });
             }
             Err(AppendError::Conflict(source)) if attempts >= options.attempts_max => {
                 return Err(ExecuteError::Contended { attempts, source });
@@ -253,10 +225,7 @@ async fn earlier<R: std::error::Error + 'static>(
     let Some(id) = id else { return Ok(None) };
     log.find_append(id)
         .await
-        .map_err(|source| ExecuteError::Load {
-            stream: stream.clone(),
-            source,
-        })
+        .map_err(|source| ExecuteError::Load { stream: stream.clone(), source })
 }
 
 fn decided<E: Event>(

@@ -68,19 +68,13 @@ impl SlotRange {
 
     /// Takes one slot.
     pub const fn one(slot: Slot) -> Self {
-        Self {
-            first: slot,
-            last: slot,
-        }
+        Self { first: slot, last: slot }
     }
 
     /// Takes all slots.
     pub fn all() -> Self {
         let slot = |number| Slot::new(number).expect("the ends of the range are slots");
-        Self {
-            first: slot(0),
-            last: slot(SLOT_COUNT - 1),
-        }
+        Self { first: slot(0), last: slot(SLOT_COUNT - 1) }
     }
 
     /// Returns the first slot.
@@ -159,15 +153,8 @@ pub struct GroupState {
 impl GroupState {
     /// Makes the state of a group that was just created.
     pub fn new(definition: GroupDefinition) -> Self {
-        let progress = SlotProgress {
-            floor: definition.start,
-            ..SlotProgress::default()
-        };
-        Self {
-            definition,
-            generation: Generation::NONE,
-            runs: BTreeMap::from([(0, progress)]),
-        }
+        let progress = SlotProgress { floor: definition.start, ..SlotProgress::default() };
+        Self { definition, generation: Generation::NONE, runs: BTreeMap::from([(0, progress)]) }
     }
 
     /// Checks that the group selects what is asked for.
@@ -199,23 +186,13 @@ impl GroupState {
         let ends = self.runs.keys().skip(1).copied().chain([SLOT_COUNT]);
         self.runs.iter().zip(ends).map(|((&first, progress), end)| {
             let slot = |number| Slot::new(number).expect("runs begin and end inside the slots");
-            (
-                SlotRange {
-                    first: slot(first),
-                    last: slot(end - 1),
-                },
-                progress,
-            )
+            (SlotRange { first: slot(first), last: slot(end - 1) }, progress)
         })
     }
 
     /// Returns the lowest ack floor: everything up to it is settled in every slot.
     pub fn floor(&self) -> Position {
-        self.runs
-            .values()
-            .map(|progress| progress.floor)
-            .min()
-            .unwrap_or_default()
+        self.runs.values().map(|progress| progress.floor).min().unwrap_or_default()
     }
 
     /// Gives slots to a new owner and returns its generation.
@@ -239,11 +216,7 @@ impl GroupState {
     pub fn check(&self, commits: &[SlotCommit]) -> Result<(), GroupError> {
         for commit in commits {
             let (first, last) = (commit.slots.first.get(), commit.slots.last.get());
-            let from = self
-                .runs
-                .range(..=first)
-                .next_back()
-                .map_or(0, |(&start, _)| start);
+            let from = self.runs.range(..=first).next_back().map_or(0, |(&start, _)| start);
             for (&start, current) in self.runs.range(from..=last) {
                 let slot = Slot::new(start.max(first)).expect("runs begin inside the slots");
                 let group = || self.definition.name.clone();
@@ -273,11 +246,7 @@ impl GroupState {
         for commit in commits {
             self.split(commit.slots);
             let (first, last) = (commit.slots.first.get(), commit.slots.last.get());
-            let inner: Vec<u16> = self
-                .runs
-                .range(first..=last)
-                .map(|(&start, _)| start)
-                .collect();
+            let inner: Vec<u16> = self.runs.range(first..=last).map(|(&start, _)| start).collect();
             for start in inner {
                 self.runs.remove(&start);
             }
@@ -290,11 +259,7 @@ impl GroupState {
     /// member owns yet: whoever delivers or commits under an older one is fenced.
     pub fn seek(&mut self, to: Position) -> Generation {
         self.generation = self.generation.next();
-        let progress = SlotProgress {
-            floor: to,
-            settled: Vec::new(),
-            generation: self.generation,
-        };
+        let progress = SlotProgress { floor: to, settled: Vec::new(), generation: self.generation };
         self.runs = BTreeMap::from([(0, progress)]);
         self.generation
     }
@@ -380,9 +345,25 @@ pub enum GroupError {
         /// The last position of the log.
         head: Position,
     },
+    /// The progress has too many gaps to be stored at once. Nothing was changed.
+    #[error(
+        "the progress of group {group} takes {bytes} bytes, and the limit is {max}; settle the oldest events, so that ranges join"
+    )]
+    TooLarge {
+        /// The group.
+        group: GroupName,
+        /// How many bytes it takes.
+        bytes: usize,
+        /// How many are accepted.
+        max: usize,
+    },
     /// The disk is full. Nothing was changed; free some space and try again.
     #[error("no space to store the progress of groups")]
     StorageFull(#[source] Arc<io::Error>),
+    /// The next segment of the progress could not be made, for another reason than space. Nothing
+    /// was changed; mend the cause and try again.
+    #[error("another segment for the progress of groups could not be made")]
+    NoSegment(#[source] Arc<io::Error>),
     /// The progress could not be written. Whether it was is unknown until the log is reopened.
     #[error("the progress of groups could not be written; reopen the log")]
     Indeterminate(#[source] Arc<io::Error>),
@@ -487,34 +468,21 @@ mod tests {
 
     fn commit(slots: SlotRange, floor: u64, generation: Generation) -> SlotCommit {
         let floor = Position::new(floor);
-        SlotCommit {
-            slots,
-            progress: SlotProgress {
-                floor,
-                settled: Vec::new(),
-                generation,
-            },
-        }
+        SlotCommit { slots, progress: SlotProgress { floor, settled: Vec::new(), generation } }
     }
 
     #[test]
     fn progress_is_per_slot_and_the_floor_is_the_lowest() {
         let mut state = state();
         let generation = state.claim(&[SlotRange::all()]);
-        state.commit(&[
-            commit(range(0, 99), 50, generation),
-            commit(range(7, 7), 60, generation),
-        ]);
+        state.commit(&[commit(range(0, 99), 50, generation), commit(range(7, 7), 60, generation)]);
         assert_eq!(state.slot(slot(6)).floor, Position::new(50));
         assert_eq!(state.slot(slot(7)).floor, Position::new(60));
         assert_eq!(state.slot(slot(100)).floor, Position::new(10));
         assert_eq!(state.floor(), Position::new(10));
         assert_eq!(state.runs().count(), 4);
         state.commit(&[commit(SlotRange::all(), 70, generation)]);
-        assert_eq!(
-            (state.floor(), state.runs().count()),
-            (Position::new(70), 1)
-        );
+        assert_eq!((state.floor(), state.runs().count()), (Position::new(70), 1));
     }
 
     #[test]
@@ -537,15 +505,11 @@ mod tests {
     fn a_floor_never_goes_back_but_by_seeking() {
         let mut state = state();
         let generation = state.claim(&[SlotRange::all()]);
-        let error = state
-            .check(&[commit(range(3, 3), 9, generation)])
-            .unwrap_err();
+        let error = state.check(&[commit(range(3, 3), 9, generation)]).unwrap_err();
         assert!(matches!(error, GroupError::Backwards { .. }), "{error}");
         state.seek(Position::new(2));
         assert_eq!(state.floor(), Position::new(2));
-        let error = state
-            .check(&[commit(range(3, 3), 9, generation)])
-            .unwrap_err();
+        let error = state.check(&[commit(range(3, 3), 9, generation)]).unwrap_err();
         assert!(matches!(error, GroupError::Fenced { .. }), "{error}");
     }
 

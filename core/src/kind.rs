@@ -20,10 +20,7 @@ pub struct EventKind {
 impl EventKind {
     /// Names a kind of event. Meant for constants.
     pub const fn new(name: &'static str, version: u16) -> Self {
-        Self {
-            name,
-            version: SchemaVersion::new(version),
-        }
+        Self { name, version: SchemaVersion::new(version) }
     }
 }
 
@@ -161,10 +158,7 @@ pub fn encode_event<E: Event>(stream: StreamId, event: &E) -> Result<NewEvent, E
 pub fn decode_event<E: Event>(event: &RecordedEvent) -> Result<E, DecodeError> {
     let position = event.position;
     let event_type = || event.event_type.clone();
-    let Some(kind) = E::KINDS
-        .iter()
-        .find(|kind| kind.name == event.event_type.as_str())
-    else {
+    let Some(kind) = E::KINDS.iter().find(|kind| kind.name == event.event_type.as_str()) else {
         return Err(DecodeError::UnknownType {
             position,
             event_type: event_type(),
@@ -179,14 +173,7 @@ pub fn decode_event<E: Event>(event: &RecordedEvent) -> Result<E, DecodeError> {
             known: kind.version,
         });
     }
-    let decoded = if event.codec == E::Codec::ID {
-        E::Codec::decode(&event.payload)
-    } else {
-        event.decode()
-    };
-    decoded.map_err(|source| DecodeError::Codec {
-        position,
-        event_type: event_type(),
-        source,
-    })
+    let decoded =
+        if event.codec == E::Codec::ID { E::Codec::decode(&event.payload) } else { event.decode() };
+    decoded.map_err(|source| DecodeError::Codec { position, event_type: event_type(), source })
 }

@@ -61,12 +61,7 @@ impl Read {
     }
 
     fn new(query: Query, direction: Direction) -> Self {
-        Self {
-            query,
-            direction,
-            limit: Self::LIMIT,
-            visibility: Visibility::Committed,
-        }
+        Self { query, direction, limit: Self::LIMIT, visibility: Visibility::Committed }
     }
 
     /// Sets how many events the page has at most.
@@ -236,10 +231,6 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// Returns what readers that must never see an event vanish should ask for: durable events
     /// where the log syncs by itself, committed ones where it does not.
     fn settled_visibility(&self) -> Visibility {
-        if self.durability().syncs() {
-            Visibility::Durable
-        } else {
-            Visibility::Committed
-        }
+        if self.durability().syncs() { Visibility::Durable } else { Visibility::Committed }
     }
 }

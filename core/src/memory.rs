@@ -63,29 +63,18 @@ impl MemoryLog {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half way through a change.
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     fn head(&self) -> Position {
-        self.events
-            .last()
-            .map_or(Position::START, |event| event.position)
+        self.events.last().map_or(Position::START, |event| event.position)
     }
 
     fn stream_end(&self, stream: &StreamId) -> (Revision, Position) {
-        let last = self
-            .events
-            .iter()
-            .rev()
-            .find(|event| event.stream == *stream);
-        last.map_or((Revision::NONE, Position::START), |event| {
-            (event.revision, event.position)
-        })
+        let last = self.events.iter().rev().find(|event| event.stream == *stream);
+        last.map_or((Revision::NONE, Position::START), |event| (event.revision, event.position))
     }
 
     fn check(&self, condition: &Condition) -> Result<(), Conflict> {
@@ -101,18 +90,10 @@ impl State {
             }
         }
         for (index, clause) in condition.queries.iter().enumerate() {
-            let later = self
-                .events
-                .iter()
-                .rev()
-                .take_while(|e| e.position > clause.after);
+            let later = self.events.iter().rev().take_while(|e| e.position > clause.after);
             if let Some(event) = later.into_iter().find(|e| clause.query.matches(*e)) {
                 let (after, found) = (clause.after, event.position);
-                return Err(Conflict::Query {
-                    index,
-                    after,
-                    found,
-                });
+                return Err(Conflict::Query { index, after, found });
             }
         }
         Ok(())
@@ -124,31 +105,18 @@ impl State {
             && let Some(&(earlier, earlier_digest)) = self.appends.get(&id)
         {
             if earlier_digest != digest {
-                return Err(AppendError::AppendIdReused {
-                    id,
-                    first: earlier.first,
-                });
+                return Err(AppendError::AppendIdReused { id, first: earlier.first });
             }
-            return Ok(Appended {
-                deduplicated: true,
-                ..earlier
-            });
+            return Ok(Appended { deduplicated: true, ..earlier });
         }
         self.check(&append.condition)?;
         let first = self.head().next();
-        let now = Timestamp::now().max(
-            self.events
-                .last()
-                .map_or(Timestamp::EPOCH, |e| e.commit_time),
-        );
+        let now =
+            Timestamp::now().max(self.events.last().map_or(Timestamp::EPOCH, |e| e.commit_time));
         for event in append.events {
             self.record(event, now);
         }
-        let done = Appended {
-            first,
-            last: self.head(),
-            deduplicated: false,
-        };
+        let done = Appended { first, last: self.head(), deduplicated: false };
         if let Some(id) = append.append_id {
             self.appends.insert(id, (done, digest));
         }
@@ -186,11 +154,7 @@ impl State {
         }
         let head = self.head();
         let beyond = |asked| Err(ReadError::BeyondHead { asked, head });
-        let mut page = Page {
-            events: Vec::new(),
-            scanned: Position::START,
-            done: true,
-        };
+        let mut page = Page { events: Vec::new(), scanned: Position::START, done: true };
         let candidates: Box<dyn Iterator<Item = &RecordedEvent>> = match read.direction {
             Direction::After(after) if after > head => return beyond(after),
             Direction::After(after) => {
@@ -202,12 +166,7 @@ impl State {
             }
             Direction::Before(before) => {
                 page.scanned = Position::FIRST.min(before);
-                Box::new(
-                    self.events
-                        .iter()
-                        .rev()
-                        .filter(move |e| e.position < before),
-                )
+                Box::new(self.events.iter().rev().filter(move |e| e.position < before))
             }
         };
         let mut candidates = candidates.peekable();
@@ -225,19 +184,13 @@ impl State {
     }
 
     fn group(&mut self, name: &GroupName) -> Result<&mut GroupState, GroupError> {
-        self.groups
-            .get_mut(name)
-            .ok_or_else(|| GroupError::Unknown(name.clone()))
+        self.groups.get_mut(name).ok_or_else(|| GroupError::Unknown(name.clone()))
     }
 
     fn inside(&self, group: &GroupName, position: Position) -> Result<(), GroupError> {
         let head = self.head();
         if position > head {
-            return Err(GroupError::OutsideLog {
-                group: group.clone(),
-                position,
-                head,
-            });
+            return Err(GroupError::OutsideLog { group: group.clone(), position, head });
         }
         Ok(())
     }
@@ -263,10 +216,7 @@ impl EventLog for MemoryLog {
 
     async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
         let found = self.state().appends.get(&id).map(|&(appended, _)| appended);
-        Ok(found.map(|appended| Appended {
-            deduplicated: true,
-            ..appended
-        }))
+        Ok(found.map(|appended| Appended { deduplicated: true, ..appended }))
     }
 
     async fn read(&self, read: Read) -> Result<Page, ReadError> {
@@ -307,11 +257,7 @@ impl GroupLog for MemoryLog {
             Start::After(position) => position,
         };
         state.inside(&name, start)?;
-        let group = GroupState::new(GroupDefinition {
-            name: name.clone(),
-            selection,
-            start,
-        });
+        let group = GroupState::new(GroupDefinition { name: name.clone(), selection, start });
         state.groups.insert(name, group.clone());
         Ok(group)
     }
@@ -352,9 +298,7 @@ impl GroupLog for MemoryLog {
 
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {
         let removed = self.state().groups.remove(name);
-        removed
-            .map(|_| ())
-            .ok_or_else(|| GroupError::Unknown(name.clone()))
+        removed.map(|_| ()).ok_or_else(|| GroupError::Unknown(name.clone()))
     }
 }
 

@@ -44,15 +44,12 @@ impl Headers {
 
     /// Returns the first value under `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find_map(|(n, value)| (n == name).then_some(value))
+        self.iter().find_map(|(n, value)| (n == name).then_some(value))
     }
 
     /// Goes through all headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Returns how many headers there are.
@@ -77,10 +74,7 @@ mod tests {
         headers.insert("b", "2").unwrap();
         headers.insert("a", "3").unwrap();
         assert_eq!(headers.get("a"), Some("1"));
-        assert_eq!(
-            headers.iter().map(|(_, v)| v).collect::<Vec<_>>(),
-            ["1", "2", "3"]
-        );
+        assert_eq!(headers.iter().map(|(_, v)| v).collect::<Vec<_>>(), ["1", "2", "3"]);
     }
 
     #[test]

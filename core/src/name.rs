@@ -72,11 +72,7 @@ fn invalid(kind: &'static str, text: &str, fault: NameFault) -> InvalidName {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    InvalidName {
-        kind,
-        value: text[..end].to_owned(),
-        fault,
-    }
+    InvalidName { kind, value: text[..end].to_owned(), fault }
 }
 
 fn fault(text: &str, max: usize) -> Option<NameFault> {
@@ -84,22 +80,16 @@ fn fault(text: &str, max: usize) -> Option<NameFault> {
         return Some(NameFault::Empty);
     }
     if text.len() > max {
-        return Some(NameFault::TooLong {
-            actual: text.len(),
-            max,
-        });
+        return Some(NameFault::TooLong { actual: text.len(), max });
     }
     if text == "." || text == ".." {
         return Some(NameFault::PathLike);
     }
-    text.char_indices()
-        .find_map(|(at, character)| match character {
-            '/' | '\\' => Some(NameFault::PathLike),
-            c if c.is_control() || c.is_whitespace() => {
-                Some(NameFault::Character { character, at })
-            }
-            _ => None,
-        })
+    text.char_indices().find_map(|(at, character)| match character {
+        '/' | '\\' => Some(NameFault::PathLike),
+        c if c.is_control() || c.is_whitespace() => Some(NameFault::Character { character, at }),
+        _ => None,
+    })
 }
 
 macro_rules! name {
@@ -248,9 +238,7 @@ impl StreamId {
 
 /// Returns the category of a stream id given as text: all before the first hyphen.
 pub fn category_of(stream: &str) -> &str {
-    stream
-        .split_once('-')
-        .map_or(stream, |(category, _)| category)
+    stream.split_once('-').map_or(stream, |(category, _)| category)
 }
 
 #[cfg(test)]
@@ -265,10 +253,7 @@ mod tests {
     fn a_stream_id_splits_at_its_first_hyphen() {
         let stream = StreamId::new("order-2026-11-23").unwrap();
         assert_eq!((stream.category(), stream.id()), ("order", "2026-11-23"));
-        assert_eq!(
-            StreamId::of(&Category::new("order").unwrap(), "2026-11-23").unwrap(),
-            stream
-        );
+        assert_eq!(StreamId::of(&Category::new("order").unwrap(), "2026-11-23").unwrap(), stream);
     }
 
     #[test]
@@ -281,23 +266,11 @@ mod tests {
         assert_eq!(stream_fault("order-a\\b"), NameFault::PathLike);
         assert_eq!(
             stream_fault("order-1\u{7}"),
-            NameFault::Character {
-                character: '\u{7}',
-                at: 7
-            }
+            NameFault::Character { character: '\u{7}', at: 7 }
         );
         let long = format!("order-{}", "x".repeat(250));
-        assert_eq!(
-            stream_fault(&long),
-            NameFault::TooLong {
-                actual: 256,
-                max: 255
-            }
-        );
-        assert_eq!(
-            Category::new("a-b").unwrap_err().fault,
-            NameFault::Hyphen { at: 1 }
-        );
+        assert_eq!(stream_fault(&long), NameFault::TooLong { actual: 256, max: 255 });
+        assert_eq!(Category::new("a-b").unwrap_err().fault, NameFault::Hyphen { at: 1 });
         assert_eq!(Tag::new("..").unwrap_err().fault, NameFault::PathLike);
     }
 
@@ -311,19 +284,13 @@ mod tests {
     fn the_message_names_the_value_the_limit_and_the_remedy() {
         let message = EventType::new("x".repeat(129)).unwrap_err().to_string();
         assert!(message.contains("event type"), "{message}");
-        assert!(
-            message.contains("129 bytes") && message.contains("128"),
-            "{message}"
-        );
+        assert!(message.contains("129 bytes") && message.contains("128"), "{message}");
         assert!(message.contains("shorten"), "{message}");
     }
 
     #[test]
     fn a_stored_name_is_checked_when_it_is_read_back() {
         assert!(serde_json::from_str::<Tag>("\"a b\"").is_err());
-        assert_eq!(
-            serde_json::from_str::<Tag>("\"a:b\"").unwrap().as_str(),
-            "a:b"
-        );
+        assert_eq!(serde_json::from_str::<Tag>("\"a:b\"").unwrap().as_str(), "a:b");
     }
 }

@@ -115,43 +115,27 @@ impl Query {
 
     /// Selects the events of one stream.
     pub fn stream(stream: StreamId) -> Self {
-        Self::item(QueryItem {
-            streams: vec![stream],
-            ..QueryItem::default()
-        })
+        Self::item(QueryItem { streams: vec![stream], ..QueryItem::default() })
     }
 
     /// Selects the events of all streams of a category.
     pub fn category(category: Category) -> Self {
-        Self::item(QueryItem {
-            categories: vec![category],
-            ..QueryItem::default()
-        })
+        Self::item(QueryItem { categories: vec![category], ..QueryItem::default() })
     }
 
     /// Selects the events of any of these types.
     pub fn types(types: impl IntoIterator<Item = EventType>) -> Self {
-        Self::item(QueryItem {
-            types: types.into_iter().collect(),
-            ..QueryItem::default()
-        })
+        Self::item(QueryItem { types: types.into_iter().collect(), ..QueryItem::default() })
     }
 
     /// Selects the events that carry all of these tags.
     pub fn tags(tags: impl IntoIterator<Item = Tag>) -> Self {
-        Self::item(QueryItem {
-            tags: tags.into_iter().collect(),
-            ..QueryItem::default()
-        })
+        Self::item(QueryItem { tags: tags.into_iter().collect(), ..QueryItem::default() })
     }
 
     /// Selects what one item selects. An item without parts selects everything.
     pub fn item(item: QueryItem) -> Self {
-        if item.is_everything() {
-            Self::all()
-        } else {
-            Self { items: vec![item] }
-        }
+        if item.is_everything() { Self::all() } else { Self { items: vec![item] } }
     }
 
     /// Narrows every alternative to these types.

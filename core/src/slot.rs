@@ -24,11 +24,7 @@ pub struct InvalidSlot(pub u16);
 impl Slot {
     /// Takes a slot from its number, or returns `None` from 1,024 on.
     pub const fn new(number: u16) -> Option<Self> {
-        if number < SLOT_COUNT {
-            Some(Self(number))
-        } else {
-            None
-        }
+        if number < SLOT_COUNT { Some(Self(number)) } else { None }
     }
 
     /// Returns the slot of an ordering key: `xxh3_64(key) mod 1024`.
@@ -75,10 +71,8 @@ mod tests {
     #[test]
     fn the_hash_of_a_key_is_frozen() {
         // Stored with every event: a change here splits the keys of existing logs.
-        let slots: Vec<u16> = ["", "order-1", "customer-00042"]
-            .iter()
-            .map(|k| Slot::of_key(k).get())
-            .collect();
+        let slots: Vec<u16> =
+            ["", "order-1", "customer-00042"].iter().map(|k| Slot::of_key(k).get()).collect();
         assert_eq!(slots, [194, 118, 848]);
     }
 

@@ -88,9 +88,7 @@ impl Subscription {
                 self.cursor = page.scanned;
                 return Ok(page);
             }
-            self.log
-                .wait_for(self.cursor.next(), self.visibility)
-                .await?;
+            self.log.wait_for(self.cursor.next(), self.visibility).await?;
         }
     }
 }

@@ -1,1 +1,39 @@
-//! x
+//! The embedded append-only log of Headwater.
+//!
+//! [`Store`] is a directory with one writer: segments of frames, group commit, conditional and
+//! idempotent appends, mapped readers, consumer groups' offsets, and a recovery that cuts only
+//! what was never acknowledged. [`ReadOnlyStore`] reads such a directory from elsewhere. Both
+//! speak the vocabulary of [`headwater_core`]; [`Store`] implements its traits.
+//!
+//! `docs/format.md` describes every byte, `docs/guarantees.md` every promise.
+
+#![deny(unsafe_code)]
+
+mod catalog;
+mod error;
+mod format;
+mod fs;
+mod handle;
+mod index;
+mod log;
+#[expect(unsafe_code, reason = "the only place that maps files; its invariants are numbered")]
+mod mmap;
+mod offsets;
+mod open;
+mod options;
+mod read_only;
+mod rebuild;
+mod recovery;
+mod scan;
+mod segment;
+mod tail;
+mod view;
+mod writer;
+
+pub use error::{CloseError, OpenError};
+pub use handle::Store;
+pub use log::Cut;
+pub use open::RecoveryReport;
+pub use options::{OpenMode, Options, Preallocation};
+pub use read_only::{ReadOnlyStore, SegmentSummary};
+pub use scan::{EventRef, Scan};

@@ -28,24 +28,40 @@ impl Codec for Bincode {
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
         ::bincode::serde::encode_to_vec(value, config::standard())
             .map(Bytes::from)
-            .map_err(|e| CodecError::Encode {
-                codec: Self::ID,
-                source: Arc::new(e),
-            })
+            .map_err(|e| CodecError::Encode { codec: Self::ID, source: Arc::new(e) })
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        let fail = |source: Arc<dyn std::error::Error + Send + Sync>| CodecError::Decode {
-            codec: Self::ID,
-            len: bytes.len(),
-            source,
-        };
-        let config = config::standard().with_limit::<DECODED_BYTES_MAX>();
-        let (value, used) =
-            ::bincode::serde::decode_from_slice(bytes, config).map_err(|e| fail(Arc::new(e)))?;
-        match bytes.len() - used {
-            0 => Ok(value),
-            more => Err(fail(Arc::new(TrailingBytes(more)))),
-        }
+        decode_whole(bytes, config::standard().with_limit::<DECODED_BYTES_MAX>())
+    }
+}
+
+impl Bincode {
+    /// Decodes bytes that this program wrote and whose checksum it has verified, such as a
+    /// snapshot: without the limit that guards [`decode`](Codec::decode) against lengths that
+    /// somebody made up.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Codec::decode).
+    pub fn decode_verified<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        decode_whole(bytes, config::standard())
+    }
+}
+
+fn decode_whole<T: DeserializeOwned>(
+    bytes: &[u8],
+    config: impl config::Config,
+) -> Result<T, CodecError> {
+    let fail = |source: Arc<dyn std::error::Error + Send + Sync>| CodecError::Decode {
+        codec: Bincode::ID,
+        len: bytes.len(),
+        source,
+    };
+    let (value, used) =
+        ::bincode::serde::decode_from_slice(bytes, config).map_err(|e| fail(Arc::new(e)))?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        more => Err(fail(Arc::new(TrailingBytes(more)))),
     }
 }

@@ -18,10 +18,7 @@ impl Codec for Json {
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
         serde_json::to_vec(value)
             .map(Bytes::from)
-            .map_err(|e| CodecError::Encode {
-                codec: Self::ID,
-                source: Arc::new(e),
-            })
+            .map_err(|e| CodecError::Encode { codec: Self::ID, source: Arc::new(e) })
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

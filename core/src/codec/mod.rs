@@ -132,17 +132,11 @@ mod tests {
             let bytes = C::encode(&fact).unwrap();
             assert_eq!(C::decode::<Fact>(&bytes).unwrap(), fact);
             for cut in 0..bytes.len() {
-                assert!(
-                    C::decode::<Fact>(&bytes[..cut]).is_err(),
-                    "{cut} bytes decoded"
-                );
+                assert!(C::decode::<Fact>(&bytes[..cut]).is_err(), "{cut} bytes decoded");
             }
             let mut longer = bytes.to_vec();
             longer.push(b'x');
-            assert!(
-                C::decode::<Fact>(&longer).is_err(),
-                "trailing bytes were ignored"
-            );
+            assert!(C::decode::<Fact>(&longer).is_err(), "trailing bytes were ignored");
         }
     }
 

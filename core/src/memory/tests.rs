@@ -17,31 +17,18 @@ fn append(log: &MemoryLog, append: Append) -> Result<Appended, AppendError> {
 }
 
 fn positions(page: &Page) -> Vec<u64> {
-    page.events
-        .iter()
-        .map(|event| event.position.get())
-        .collect()
+    page.events.iter().map(|event| event.position.get()).collect()
 }
 
 #[test]
 fn positions_and_revisions_are_dense_from_one() {
     let log = MemoryLog::new();
-    let done = append(
-        &log,
-        Append::new([event("a-1", &[]), event("b-1", &[]), event("a-1", &[])]),
-    );
-    let expected = Appended {
-        first: Position::FIRST,
-        last: Position::new(3),
-        deduplicated: false,
-    };
+    let done = append(&log, Append::new([event("a-1", &[]), event("b-1", &[]), event("a-1", &[])]));
+    let expected = Appended { first: Position::FIRST, last: Position::new(3), deduplicated: false };
     assert_eq!(done.unwrap(), expected);
     let page = block_on(log.read(Read::forward(Query::all(), Position::START))).unwrap();
-    let numbers: Vec<_> = page
-        .events
-        .iter()
-        .map(|e| (e.position.get(), e.revision.get()))
-        .collect();
+    let numbers: Vec<_> =
+        page.events.iter().map(|e| (e.position.get(), e.revision.get())).collect();
     assert_eq!(numbers, [(1, 1), (2, 1), (3, 2)]);
 }
 
@@ -50,11 +37,7 @@ fn a_refused_append_burns_no_number() {
     let log = MemoryLog::new();
     let stream = StreamId::new("a-1").unwrap();
     let first = || Append::new([event("a-1", &[])]);
-    append(
-        &log,
-        first().expecting(stream.clone(), ExpectedRevision::NoStream),
-    )
-    .unwrap();
+    append(&log, first().expecting(stream.clone(), ExpectedRevision::NoStream)).unwrap();
     let error = append(&log, first().expecting(stream, ExpectedRevision::NoStream)).unwrap_err();
     assert!(
         matches!(error.as_conflict(), Some(Conflict::Stream { actual, last, .. })
@@ -74,11 +57,7 @@ fn a_query_condition_looks_only_after_its_position() {
         append(&log, Append::new([event("b-1", &[])]).under(condition))
     };
     let error = under(0).unwrap_err();
-    let found = Conflict::Query {
-        index: 0,
-        after: Position::START,
-        found: Position::FIRST,
-    };
+    let found = Conflict::Query { index: 0, after: Position::START, found: Position::FIRST };
     assert_eq!(error.as_conflict(), Some(&found));
     assert!(under(1).is_ok());
 }
@@ -89,30 +68,17 @@ fn a_repeated_append_id_returns_the_first_result() {
     let id = AppendId::generate();
     let first = append(&log, Append::new([event("a-1", &[])]).with_id(id)).unwrap();
     let again = append(&log, Append::new([event("a-1", &[])]).with_id(id)).unwrap();
-    assert_eq!(
-        again,
-        Appended {
-            deduplicated: true,
-            ..first
-        }
-    );
+    assert_eq!(again, Appended { deduplicated: true, ..first });
     assert_eq!(block_on(log.find_append(id)).unwrap(), Some(again));
     let error = append(&log, Append::new([event("b-1", &[])]).with_id(id)).unwrap_err();
-    assert!(
-        matches!(error, AppendError::AppendIdReused { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, AppendError::AppendIdReused { .. }), "{error}");
 }
 
 #[test]
 fn pages_join_to_the_whole_in_both_directions() {
     let log = MemoryLog::new();
     for n in 0..10 {
-        append(
-            &log,
-            Append::new([event("a-1", if n % 3 == 0 { &["x"] } else { &[] })]),
-        )
-        .unwrap();
+        append(&log, Append::new([event("a-1", if n % 3 == 0 { &["x"] } else { &[] })])).unwrap();
     }
     let query = Query::tags([Tag::new("x").unwrap()]);
     let (mut after, mut found) = (Position::START, Vec::new());
@@ -134,21 +100,10 @@ fn reading_beyond_the_head_is_an_error() {
     let log = MemoryLog::new();
     append(&log, Append::new([event("a-1", &[])])).unwrap();
     let read = |direction| {
-        block_on(log.read(Read {
-            direction,
-            ..Read::forward(Query::all(), Position::START)
-        }))
+        block_on(log.read(Read { direction, ..Read::forward(Query::all(), Position::START) }))
     };
-    assert!(
-        read(Direction::After(Position::FIRST))
-            .unwrap()
-            .events
-            .is_empty()
-    );
-    for direction in [
-        Direction::After(Position::new(2)),
-        Direction::Before(Position::new(3)),
-    ] {
+    assert!(read(Direction::After(Position::FIRST)).unwrap().events.is_empty());
+    for direction in [Direction::After(Position::new(2)), Direction::Before(Position::new(3))] {
         let error = read(direction).unwrap_err();
         assert!(matches!(error, ReadError::BeyondHead { .. }), "{error}");
     }
@@ -159,16 +114,10 @@ fn a_subscription_goes_from_history_to_live_without_a_gap() {
     let log = MemoryLog::new();
     append(&log, Append::new([event("a-1", &[])])).unwrap();
     let mut subscription = log.subscribe(Query::all(), Position::START);
-    assert_eq!(
-        block_on(subscription.next()).unwrap().position,
-        Position::new(1)
-    );
+    assert_eq!(block_on(subscription.next()).unwrap().position, Position::new(1));
     let live = log.clone();
     let writer = std::thread::spawn(move || append(&live, Append::new([event("a-1", &[])])));
-    assert_eq!(
-        block_on(subscription.next()).unwrap().position,
-        Position::new(2)
-    );
+    assert_eq!(block_on(subscription.next()).unwrap().position, Position::new(2));
     assert!(writer.join().unwrap().is_ok());
 }
 

@@ -1,0 +1,152 @@
+//! Why a store cannot be opened or closed.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use headwater_core::Position;
+
+/// Why a store was not opened. Nothing in it was changed, unless a variant says so.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// An option is out of range.
+    #[error("option {option} cannot be {value}: {remedy}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// What to use instead.
+        remedy: &'static str,
+    },
+    /// The directory does not exist or holds nothing.
+    #[error("{} holds no store: it is {state}; check that its volume is mounted, or create a store there", path.display())]
+    NotFound {
+        /// The directory.
+        path: PathBuf,
+        /// "missing" or "empty".
+        state: &'static str,
+    },
+    /// The directory holds something else, or a store that lost its identity.
+    #[error("{} is not a store: {detail}", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What speaks against it.
+        detail: String,
+    },
+    /// A store was to be created where one is.
+    #[error("{} holds a store already; open it, or create the new one elsewhere", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process, or another handle of this one, writes to the store.
+    #[error("{} is open for writing by process {pid}; close it there, or open read-only here", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that has it, 0 if it did not say.
+        pid: u32,
+    },
+    /// A file is of a newer format.
+    #[error("{} has format version {found}, and this program reads up to {known}; use a newer program", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+        /// The newest this program reads.
+        known: u16,
+    },
+    /// A file is damaged outside of the frames.
+    #[error("{} cannot be read: {detail}; restore it from a backup", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A segment is gone.
+    #[error("segment {id} is missing from {}; restore it from a backup", path.display())]
+    MissingSegment {
+        /// The folder.
+        path: PathBuf,
+        /// The segment's number.
+        id: u64,
+    },
+    /// Events that were acknowledged are damaged or gone. The store can still be opened read-only,
+    /// up to the damage.
+    #[error("{} is damaged at position {position}, byte {offset}: {detail}; acknowledged events are lost from there on, restore from a backup", path.display())]
+    AcknowledgedDamage {
+        /// The file.
+        path: PathBuf,
+        /// The first position that cannot be read.
+        position: Position,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The end of the log does not validate, and a crash does not explain it. The store can still
+    /// be opened read-only, up to there.
+    #[error("{} ends in bytes that no crash explains, at position {position}, byte {offset}: {detail}; restore from a backup, or open read-only up to there", path.display())]
+    UnexplainedTail {
+        /// The file.
+        path: PathBuf,
+        /// The first position that cannot be read.
+        position: Position,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The disk is full.
+    #[error("no space to open {}; free some", path.display())]
+    StorageFull {
+        /// The file that found none.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The system refused something.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |error| {
+            let source = Arc::new(error);
+            if crate::fs::is_full(&source) {
+                Self::StorageFull { path, source }
+            } else {
+                Self::Io { action, path, source }
+            }
+        }
+    }
+}
+
+/// Why closing a store could not make everything durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The last sync failed, or an earlier write had: what reached the disk is unknown until the
+    /// store is opened again.
+    #[error(
+        "the store was closed, and what was written last may not be durable; open it to learn what it holds"
+    )]
+    Indeterminate(#[source] Arc<io::Error>),
+}

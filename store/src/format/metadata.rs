@@ -1,0 +1,140 @@
+//! The metadata of a record: entries of one byte kind, two bytes length, and a value.
+
+use headwater_core::{AppendId, CorrelationId, EventId, Headers, Key, NewEvent, Tag};
+
+use super::{array, u16_at, u64_at};
+
+const CORRELATION: u8 = 1;
+const CAUSATION: u8 = 2;
+const APPEND: u8 = 3;
+const TAG: u8 = 4;
+const KEY: u8 = 5;
+const HEADER: u8 = 6;
+
+/// What the first record of an idempotent append says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppendMark {
+    pub(crate) id: AppendId,
+    /// Digest of the content, to tell a repeat from a reuse.
+    pub(crate) digest: u64,
+}
+
+/// Why metadata cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MetadataFault {
+    #[error("a metadata entry ends beyond the metadata")]
+    Truncated,
+    #[error("metadata kind {0} is unknown")]
+    Kind(u8),
+    #[error("the value of metadata kind {0} is malformed")]
+    Value(u8),
+}
+
+/// Everything in the metadata of one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    pub(crate) correlation_id: Option<CorrelationId>,
+    pub(crate) causation_id: Option<EventId>,
+    pub(crate) append: Option<AppendMark>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) key: Option<Key>,
+    pub(crate) headers: Headers,
+}
+
+fn entry(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    out.push(kind);
+    out.extend(u16::try_from(len).expect("limits bound the metadata").to_le_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Appends the metadata of an event; `tags` are sorted and without repeats.
+pub(crate) fn encode(
+    out: &mut Vec<u8>,
+    event: &NewEvent,
+    tags: &[&Tag],
+    append: Option<AppendMark>,
+) {
+    if let Some(id) = event.correlation_id {
+        entry(out, CORRELATION, &[id.as_bytes()]);
+    }
+    if let Some(id) = event.causation_id {
+        entry(out, CAUSATION, &[id.as_bytes()]);
+    }
+    if let Some(mark) = append {
+        entry(out, APPEND, &[mark.id.as_bytes(), &mark.digest.to_le_bytes()]);
+    }
+    for tag in tags {
+        entry(out, TAG, &[tag.as_str().as_bytes()]);
+    }
+    if let Some(key) = &event.key {
+        entry(out, KEY, &[key.as_str().as_bytes()]);
+    }
+    for (name, value) in event.headers.iter() {
+        let name_len = u8::try_from(name.len()).expect("headers check their names");
+        entry(out, HEADER, &[&[name_len], name.as_bytes(), value.as_bytes()]);
+    }
+}
+
+/// Goes through the entries of a record's metadata.
+fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), MetadataFault>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let split = bytes.split_at_checked(3).and_then(|(head, rest)| {
+            let (value, rest) = rest.split_at_checked(u16_at(head, 1).into())?;
+            bytes = rest;
+            Some((head[0], value))
+        });
+        if split.is_none() {
+            bytes = &[];
+        }
+        Some(split.ok_or(MetadataFault::Truncated))
+    })
+}
+
+/// Returns whether the metadata holds a tag.
+pub(crate) fn has_tag(bytes: &[u8], tag: &str) -> bool {
+    entries(bytes).any(|entry| entry.is_ok_and(|(k, v)| k == TAG && v == tag.as_bytes()))
+}
+
+/// Goes through the tags, skipping what is malformed.
+pub(crate) fn tags(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    entries(bytes).filter_map(|entry| match entry {
+        Ok((TAG, value)) => std::str::from_utf8(value).ok(),
+        _ => None,
+    })
+}
+
+/// Reads all metadata of a record.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
+    let mut metadata = Metadata::default();
+    for entry in entries(bytes) {
+        let (kind, value) = entry?;
+        let fault = || MetadataFault::Value(kind);
+        let uuid = || <[u8; 16]>::try_from(value).map_err(|_| fault());
+        let text = || std::str::from_utf8(value).map_err(|_| fault());
+        match kind {
+            CORRELATION => metadata.correlation_id = Some(CorrelationId::from_bytes(uuid()?)),
+            CAUSATION => metadata.causation_id = Some(EventId::from_bytes(uuid()?)),
+            APPEND if value.len() == 24 => {
+                let id = AppendId::from_bytes(array(value, 0));
+                metadata.append = Some(AppendMark { id, digest: u64_at(value, 16) });
+            }
+            TAG => metadata.tags.push(Tag::new(text()?).map_err(|_| fault())?),
+            KEY => metadata.key = Some(Key::new(text()?).map_err(|_| fault())?),
+            HEADER => {
+                let (&len, rest) = value.split_first().ok_or_else(fault)?;
+                let (name, value) = rest.split_at_checked(len.into()).ok_or_else(fault)?;
+                let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fault());
+                metadata.headers.insert(text(name)?, text(value)?).map_err(|_| fault())?;
+            }
+            APPEND => return Err(fault()),
+            unknown => return Err(MetadataFault::Kind(unknown)),
+        }
+    }
+    Ok(metadata)
+}

@@ -1,0 +1,400 @@
+//! The store as its users hold it: where async begins.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use headwater_core::{
+    Append, AppendError, AppendId, Appended, Durability, EventLog, Generation, GroupError,
+    GroupLog, GroupName, GroupState, LogId, Page, Position, Query, Read, ReadError, Revision,
+    SlotCommit, SlotRange, Start, StreamId, Subscription, Visibility,
+};
+
+use crate::catalog::CatalogFile;
+use crate::error::{CloseError, OpenError};
+use crate::fs::{Fs, FsFile, RealFs};
+use crate::offsets::{self, Offsets, Operation, Outcome};
+use crate::open::{self, Opened, RecoveryReport};
+use crate::options::Options;
+use crate::scan::Scan;
+use crate::view::View;
+use crate::writer::{Queue, Request, Writer};
+
+/// An open store. Clones share it; the last one to go closes it.
+///
+/// There is one writer to a directory: a second [`open`](Self::open) is refused with the first
+/// one's process id. Reading never waits for writing. The store works in every async runtime, and
+/// without one: see [`append_blocking`](Self::append_blocking).
+///
+/// # Examples
+///
+/// ```
+/// use headwater_core::{Append, EventLog, EventType, NewEvent, Query, Position, Read, StreamId};
+/// use headwater_store::{Options, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+/// let store = Store::open(dir.path(), options)?;
+/// let placed =
+///     NewEvent::json(StreamId::new("order-17")?, EventType::new("order.placed")?, &"a book")?;
+/// let done = store.append_blocking(Append::new([placed]))?;
+/// assert_eq!(done.last, Position::FIRST);
+/// store.close()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: LogId,
+    path: PathBuf,
+    durability: Durability,
+    segment_bytes: u64,
+    report: RecoveryReport,
+    view: Arc<View>,
+    writer: Arc<Writer>,
+    appends: Arc<Queue<Request>>,
+    offsets: Arc<Offsets>,
+    operations: Arc<Queue<offsets::Request>>,
+    catalog: Arc<CatalogFile>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What goes when the store is closed.
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    _lock: Arc<dyn FsFile>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.inner.path)
+            .field("id", &self.inner.id)
+            .field("head", &self.inner.view.head(Visibility::Committed))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens a store, and recovers it if its last writer did not close it.
+    ///
+    /// Recovery cuts only what was never acknowledged as durable, keeps what it cut in
+    /// `quarantine/`, and otherwise refuses. [`recovery`](Self::recovery) says what was done.
+    /// Blocks while it reads the log.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing on disk was changed by a refusal.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the size of the log: the indexes in memory are rebuilt.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        Self::open_on(&fs, path.as_ref(), options)
+    }
+
+    /// Opens a store on any file system.
+    pub(crate) fn open_on(
+        fs: &Arc<dyn Fs>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let options = options.checked()?;
+        let opened = open::open(fs, path, &options)?;
+        let Opened { id, lock, catalog, tail, window, offsets, report } = opened;
+        let view = Arc::new(View::new(tail.segments(), report.head));
+        let writer = Writer::new(tail, Arc::clone(&view), options.durability, window);
+        let (writer, offsets) = (Arc::new(writer), Arc::new(offsets));
+        let appends = Arc::new(Queue::new(options.queue_bytes_max));
+        let operations = Arc::new(Queue::new(options.queue_bytes_max));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+            spawned.map_err(OpenError::io("start a thread for", path))
+        };
+        let (w, a) = (Arc::clone(&writer), Arc::clone(&appends));
+        let (o, q) = (Arc::clone(&offsets), Arc::clone(&operations));
+        let first = spawn("headwater-writer", Box::new(move || w.run(&a)))?;
+        let second = spawn("headwater-offsets", Box::new(move || o.run(&q)));
+        let second = second.inspect_err(|_| appends.close())?;
+        let running = Running { threads: vec![first, second], _lock: lock };
+        let inner = Inner {
+            id,
+            path: path.to_owned(),
+            durability: options.durability,
+            segment_bytes: options.segment_bytes,
+            report,
+            view,
+            writer,
+            appends,
+            offsets,
+            operations,
+            catalog,
+            running: Mutex::new(Some(running)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Returns what opening found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// Appends like [`EventLog::append`], for callers without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::effect`] says whether the batch may be in the log all the same.
+    pub fn append_blocking(&self, append: Append) -> Result<Appended, AppendError> {
+        pollster::block_on(self.append(append))
+    }
+
+    /// Reads one page like [`EventLog::read`], without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the page lies outside the log or cannot be read.
+    pub fn read_blocking(&self, read: &Read) -> Result<Page, ReadError> {
+        self.inner.view.read(read)
+    }
+
+    /// Walks over all events after a position without copying them, up to the head as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::BeyondHead`] if the position lies beyond the head.
+    pub fn scan(&self, after: Position) -> Result<Scan, ReadError> {
+        scan(&self.inner.view, after)
+    }
+
+    /// Makes every append that was answered durable, and returns how far that is.
+    ///
+    /// Blocks for one sync, if there is anything to sync.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Indeterminate`] if the sync fails; the store refuses appends from then on.
+    pub fn flush(&self) -> Result<Position, AppendError> {
+        self.inner.writer.flush()
+    }
+
+    /// Closes the store: takes no more appends, finishes those that wait, syncs, and frees the
+    /// directory. Reading goes on as long as a clone lives. Closing twice does nothing.
+    ///
+    /// Dropping the last clone does the same, and can tell nobody what went wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::Indeterminate`] if the last sync fails or an earlier write had failed.
+    pub fn close(&self) -> Result<(), CloseError> {
+        self.inner.close()
+    }
+
+    async fn operate(&self, name: &GroupName, operation: Operation) -> Result<Outcome, GroupError> {
+        let (request, answer) = offsets::Request::new(name.clone(), operation);
+        let bytes = request.bytes();
+        self.inner.operations.push(request, bytes).await.ok_or(GroupError::Closed)?;
+        answer.await.unwrap_or(Err(GroupError::Closed))
+    }
+
+    /// Makes sure that a position lies in the log.
+    fn inside(&self, group: &GroupName, position: Position) -> Result<(), GroupError> {
+        let head = self.inner.view.head(Visibility::Committed);
+        if position > head {
+            return Err(GroupError::OutsideLog { group: group.clone(), position, head });
+        }
+        Ok(())
+    }
+}
+
+/// Walks a view from a position to its head.
+pub(crate) fn scan(view: &View, after: Position) -> Result<Scan, ReadError> {
+    let head = view.head(Visibility::Committed);
+    if after > head {
+        return Err(ReadError::BeyondHead { asked: after, head });
+    }
+    Ok(Scan::new(view.segments(), after.next(), head))
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), CloseError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(running) = running else {
+            return Ok(());
+        };
+        self.appends.close();
+        self.operations.close();
+        for thread in running.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+        let events = self.writer.finish();
+        let offsets = self.offsets.finish();
+        let clean = events.is_ok() && offsets.is_ok();
+        let noted = self.catalog.update(|catalog| {
+            catalog.clean = clean;
+            if clean {
+                catalog.events = self.writer.entry();
+                catalog.offsets = self.offsets.entry();
+            }
+        });
+        if let Err(error) = noted {
+            // The next opening recovers, as after a crash.
+            tracing::warn!(%error, "the catalog could not be written");
+        }
+        events.and(offsets).map_err(CloseError::Indeterminate)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for Store {
+    fn id(&self) -> LogId {
+        self.inner.id
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let inner = &self.inner;
+        let sync = append.sync || inner.durability == Durability::Sync;
+        let (request, answer) = Request::new(append, inner.segment_bytes)?;
+        let queued = if !sync && inner.appends.is_idle() {
+            // Nobody waits and nothing blocks: this thread can write as well as another.
+            let refused = inner.writer.try_write(request);
+            if refused.is_none() && inner.writer_must_wake() {
+                inner.appends.poke();
+            }
+            refused
+        } else {
+            Some(request)
+        };
+        if let Some(request) = queued {
+            let bytes = request.bytes();
+            inner.appends.push(request, bytes).await.ok_or(AppendError::Closed)?;
+        }
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
+        Ok(self.inner.writer.find(id))
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, ReadError> {
+        self.inner.view.read(&read)
+    }
+
+    async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
+        Ok(self.inner.view.head(visibility))
+    }
+
+    async fn wait_for(
+        &self,
+        position: Position,
+        visibility: Visibility,
+    ) -> Result<Position, ReadError> {
+        self.inner.view.wait_for(position, visibility).await
+    }
+
+    fn subscribe(&self, query: Query, after: Position) -> Subscription {
+        Subscription::new(Arc::new(self.clone()), query, after)
+    }
+
+    async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {
+        self.inner.view.stream_end(stream).map(|(revision, _)| revision)
+    }
+}
+
+impl Inner {
+    /// Returns whether the writer's thread has a deadline that it may not know of.
+    fn writer_must_wake(&self) -> bool {
+        matches!(self.durability, Durability::Interval { .. })
+    }
+}
+
+#[async_trait]
+impl GroupLog for Store {
+    async fn open_group(
+        &self,
+        name: GroupName,
+        selection: Query,
+        start: Start,
+    ) -> Result<GroupState, GroupError> {
+        let start = match start {
+            Start::Beginning => Position::START,
+            Start::End => self.inner.view.head(Visibility::Committed),
+            Start::After(position) => position,
+        };
+        self.inside(&name, start)?;
+        match self.operate(&name, Operation::Open { selection, start }).await? {
+            Outcome::State(state) => {
+                // A log that lost its end, or was restored, must not be read as if it had not.
+                let furthest = state.runs().map(|(_, progress)| progress.floor).max();
+                self.inside(&name, furthest.unwrap_or_default())?;
+                Ok(state)
+            }
+            outcome => unreachable!("opening a group gives its state, not {outcome:?}"),
+        }
+    }
+
+    async fn group(&self, name: &GroupName) -> Result<GroupState, GroupError> {
+        self.inner.offsets.group(name)
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupState>, GroupError> {
+        Ok(self.inner.offsets.groups())
+    }
+
+    async fn claim_slots(
+        &self,
+        name: &GroupName,
+        slots: Vec<SlotRange>,
+    ) -> Result<Generation, GroupError> {
+        match self.operate(name, Operation::Claim(slots)).await? {
+            Outcome::Generation(generation) => Ok(generation),
+            outcome => unreachable!("a claim gives a generation, not {outcome:?}"),
+        }
+    }
+
+    async fn commit_slots(
+        &self,
+        name: &GroupName,
+        commits: Vec<SlotCommit>,
+    ) -> Result<(), GroupError> {
+        self.operate(name, Operation::Commit(commits)).await.map(|_| ())
+    }
+
+    async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
+        self.inside(name, to)?;
+        match self.operate(name, Operation::Seek(to)).await? {
+            Outcome::Generation(generation) => Ok(generation),
+            outcome => unreachable!("a seek gives a generation, not {outcome:?}"),
+        }
+    }
+
+    async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {
+        self.operate(name, Operation::Delete).await.map(|_| ())
+    }
+}

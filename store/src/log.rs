@@ -1,0 +1,396 @@
+//! Many segments as one log: finding, checking and walking them when a store is opened.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use headwater_core::{LogId, Position, Timestamp};
+
+use crate::catalog::file_fault;
+use crate::error::OpenError;
+use crate::format::BLOCK_BYTES;
+use crate::format::catalog::LogEntry;
+use crate::format::frame::FrameHeader;
+use crate::format::segment::{FRAMES_AT, LogKind, SegmentHeader, parse_file_name};
+use crate::fs::{Access, Fs, is_temporary, write_file};
+use crate::recovery::{self, Damage, Expected, Tail, Walked};
+use crate::segment::Segment;
+
+/// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
+#[derive(Debug)]
+pub(crate) struct Segments(RwLock<Arc<Vec<Arc<Segment>>>>);
+
+impl Segments {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>) -> Self {
+        Self(RwLock::new(Arc::new(segments)))
+    }
+
+    pub(crate) fn list(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds the segment that is written from now on.
+    pub(crate) fn push(&self, segment: Arc<Segment>) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut longer = Vec::clone(&list);
+        longer.push(segment);
+        *list = Arc::new(longer);
+    }
+
+    /// Drops all but the newest segment from the list and returns the others.
+    pub(crate) fn keep_newest(&self) -> Vec<Arc<Segment>> {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut older = Vec::clone(&list);
+        let newest = older.pop();
+        *list = Arc::new(newest.into_iter().collect());
+        older
+    }
+}
+
+/// Returns the index of the segment that holds `position`, among segments that are ordered by
+/// base; the first one where it lies before all.
+pub(crate) fn holding(segments: &[Arc<Segment>], position: Position) -> usize {
+    segments.partition_point(|segment| segment.header.base <= position).saturating_sub(1)
+}
+
+/// Where a log lies and to which store it belongs.
+#[derive(Clone, Debug)]
+pub(crate) struct LogDir {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) root: PathBuf,
+    pub(crate) kind: LogKind,
+    pub(crate) store: LogId,
+}
+
+impl LogDir {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root.join(self.kind.folder())
+    }
+
+    /// Lists the segments by number, oldest first.
+    pub(crate) fn segment_names(&self) -> Result<Vec<(Position, u64, String)>, OpenError> {
+        let path = self.path();
+        let names = self.fs.list(&path).map_err(OpenError::io("list", path))?;
+        let parse = |name: String| parse_file_name(&name).map(|(base, id)| (base, id, name));
+        let mut found: Vec<_> = names.into_iter().filter_map(parse).collect();
+        found.sort_unstable_by_key(|&(_, id, _)| id);
+        Ok(found)
+    }
+
+    /// Opens the segment that follows a log which is being read.
+    pub(crate) fn open_next(
+        &self,
+        (base, id, name): (Position, u64, &str),
+        log: &Recovered,
+    ) -> Result<Segment, OpenError> {
+        let header = header(self, base, id, name)?;
+        let path = self.path().join(name);
+        check_chain(&header, log, &path)?;
+        let file = self.fs.open(&path, Access::Read).map_err(OpenError::io("open", &path))?;
+        Segment::new(header, path.clone(), file).map_err(OpenError::io("map", path))
+    }
+}
+
+/// Bytes that recovery cut off and kept in `quarantine/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment they were cut from.
+    pub segment: PathBuf,
+    /// Where they began.
+    pub offset: u64,
+    /// How many there were.
+    pub bytes: u64,
+    /// Where they are kept.
+    pub kept: PathBuf,
+}
+
+/// A log after recovery.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// How far it counts; what a new log begins with if there are no segments.
+    pub(crate) end: Walked,
+    pub(crate) commit_time: Timestamp,
+    pub(crate) cut: Option<Cut>,
+    /// Why a reader may go no further, where a writer would have been refused.
+    pub(crate) damage: Option<OpenError>,
+}
+
+impl Recovered {
+    /// A log before its first segment.
+    pub(crate) fn empty() -> Self {
+        Self {
+            segments: Vec::new(),
+            end: Walked {
+                end: FRAMES_AT,
+                next: Position::FIRST,
+                word: 0,
+                frames: 0,
+                epoch: 0,
+                tail: Tail::Clean,
+            },
+            commit_time: Timestamp::EPOCH,
+            cut: None,
+            damage: None,
+        }
+    }
+}
+
+/// Sees each frame that counts: its segment, its offset, its header and its body.
+pub(crate) type Visit<'a> =
+    dyn FnMut(&Segment, u64, &FrameHeader, &[u8]) -> Result<(), String> + 'a;
+
+/// Whether a log is opened to write or only to read. Readers change nothing on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Write,
+    Read,
+}
+
+/// Opens a log: checks every segment against its name, its header and the one before, and walks
+/// the frames.
+pub(crate) fn recover(
+    dir: &LogDir,
+    entry: &LogEntry,
+    purpose: Purpose,
+    visit: &mut Visit<'_>,
+) -> Result<Recovered, OpenError> {
+    let names = find(dir, entry, purpose)?;
+    let headers = names
+        .iter()
+        .map(|(base, id, name)| header(dir, *base, *id, name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut recovered = Recovered::empty();
+    if let Some(first) = headers.first() {
+        // What lies before the first segment was removed, so its header is the authority.
+        recovered.end.next = first.base;
+        recovered.end.word = first.previous_word;
+        recovered.end.frames = first.frames_before;
+    }
+    for (at, header) in headers.iter().enumerate() {
+        let next = headers.get(at + 1);
+        let durable = match next {
+            // Rolling syncs a segment before the next one gets its name.
+            Some(next) => next.base.previous(),
+            None => entry.durable.max(header.base.previous()),
+        };
+        let step = Step { dir, header, is_active: next.is_none(), durable, purpose };
+        match open_segment(&step, &mut recovered, visit) {
+            Err(error) if purpose == Purpose::Read && !recovered.segments.is_empty() => {
+                recovered.damage = Some(error);
+                return Ok(recovered);
+            }
+            result => result?,
+        }
+        if recovered.damage.is_some() {
+            return Ok(recovered);
+        }
+    }
+    Ok(recovered)
+}
+
+/// Lists the segments that count and makes sure that none is missing.
+fn find(
+    dir: &LogDir,
+    entry: &LogEntry,
+    purpose: Purpose,
+) -> Result<Vec<(Position, u64, String)>, OpenError> {
+    let path = dir.path();
+    if purpose == Purpose::Write {
+        tidy(dir, entry)?;
+    }
+    let mut found = dir.segment_names()?;
+    found.retain(|&(_, id, _)| id >= entry.first_segment);
+    let missing = |id| Err(OpenError::MissingSegment { path: path.clone(), id });
+    let first = entry.first_segment.max(1);
+    let expected = (first..).take(found.len());
+    for ((_, id, _), expected) in found.iter().zip(expected) {
+        if *id != expected {
+            return missing(expected);
+        }
+    }
+    if first + (found.len() as u64) <= entry.active_segment {
+        return missing(first + found.len() as u64);
+    }
+    Ok(found)
+}
+
+/// Removes what means nothing: files in the making, and segments whose removal was decided and
+/// interrupted.
+fn tidy(dir: &LogDir, entry: &LogEntry) -> Result<(), OpenError> {
+    let path = dir.path();
+    for name in dir.fs.list(&path).map_err(OpenError::io("list", &path))? {
+        let file = path.join(&name);
+        match parse_file_name(&name) {
+            Some((_, id)) if id >= entry.first_segment => {}
+            None if !is_temporary(&name) => {
+                tracing::warn!(file = %file.display(), "not a file of the store");
+            }
+            _ => dir.fs.remove(&file).map_err(OpenError::io("remove", file))?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads the header block of a segment and checks it against the file's name and size.
+fn header(dir: &LogDir, base: Position, id: u64, name: &str) -> Result<SegmentHeader, OpenError> {
+    let path = dir.path().join(name);
+    let io = |action| OpenError::io(action, &path);
+    let file = dir.fs.open(&path, Access::Read).map_err(io("open"))?;
+    let size = file.size().map_err(io("size"))?;
+    let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
+    file.read_at(&mut block, 0).map_err(io("read"))?;
+    let header = SegmentHeader::decode(&block).map_err(|fault| file_fault(path.clone(), &fault))?;
+    let detail = if header.store != dir.store {
+        format!("it belongs to store {}, not {}", header.store, dir.store)
+    } else if (header.kind, header.base, header.id) != (dir.kind, base, id) {
+        format!("its header says {:?} {}", header.kind, header.file_name())
+    } else if header.capacity_bytes != size {
+        format!("it has {size} bytes, and its header says {}", header.capacity_bytes)
+    } else {
+        return Ok(header);
+    };
+    Err(OpenError::File { path, detail })
+}
+
+/// One segment on the way through a log.
+struct Step<'a> {
+    dir: &'a LogDir,
+    header: &'a SegmentHeader,
+    is_active: bool,
+    durable: Position,
+    purpose: Purpose,
+}
+
+fn open_segment(
+    step: &Step<'_>,
+    recovered: &mut Recovered,
+    visit: &mut Visit<'_>,
+) -> Result<(), OpenError> {
+    let Step { dir, header, .. } = *step;
+    let path = dir.path().join(header.file_name());
+    check_chain(header, recovered, &path)?;
+    let writes = step.is_active && step.purpose == Purpose::Write;
+    let access = if writes { Access::Write } else { Access::Read };
+    let file = dir.fs.open(&path, access).map_err(OpenError::io("open", &path))?;
+    if writes {
+        // After a failed sync the cache may hold bytes that the disk does not. Syncing makes sure
+        // of what is readable now, and dropping the cache makes the walk see the disk.
+        file.sync().map_err(OpenError::io("sync", &path))?;
+        file.evict().map_err(OpenError::io("evict", &path))?;
+    }
+    let segment = Segment::new(*header, path.clone(), file).map_err(OpenError::io("map", &path))?;
+    let whole = if step.is_active && step.purpose == Purpose::Read {
+        // A writer may be at work, and what it is writing must not be looked at in a map.
+        Cow::Owned(segment.copy().map_err(OpenError::io("read", &path))?)
+    } else {
+        Cow::Borrowed(segment.whole().map_err(OpenError::io("read", &path))?)
+    };
+    let expected = Expected {
+        next: recovered.end.next,
+        previous_word: recovered.end.word,
+        frames_before: recovered.end.frames,
+        epoch: recovered.end.epoch,
+        durable: step.durable,
+    };
+    let mut reached = Walked { end: FRAMES_AT, ..recovered.end };
+    let commit_time = &mut recovered.commit_time;
+    let walked = recovery::walk(&whole, &segment.seed, expected, |offset, frame, body| {
+        visit(&segment, offset, frame, body)?;
+        *commit_time = frame.commit_time;
+        reached = Walked {
+            end: offset + u64::from(frame.bytes),
+            next: frame.last().next(),
+            word: frame.word(),
+            frames: frame.commit_seq,
+            epoch: frame.epoch,
+            tail: Tail::Clean,
+        };
+        Ok(())
+    });
+    match walked {
+        Ok(walked) => match walked.tail {
+            Tail::Torn { from, to } if writes => {
+                recovered.cut = Some(cut(dir, &segment, from, to)?);
+            }
+            Tail::Torn { from, .. } if !step.is_active => {
+                let damage = Damage::Unexplained {
+                    position: walked.next,
+                    offset: from,
+                    detail: "more bytes follow the last frame of a sealed segment".to_owned(),
+                };
+                recovered.damage = Some(damaged(path, &damage));
+            }
+            _ => {}
+        },
+        Err(damage) => recovered.damage = Some(damaged(path, &damage)),
+    }
+    recovered.end = reached;
+    drop(whole);
+    segment.publish(reached.end);
+    recovered.segments.push(Arc::new(segment));
+    match (&recovered.damage, step.purpose) {
+        (Some(damage), Purpose::Write) => Err(damage.clone()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a segment follows the one before.
+fn check_chain(
+    header: &SegmentHeader,
+    recovered: &Recovered,
+    path: &Path,
+) -> Result<(), OpenError> {
+    let end = &recovered.end;
+    let previous_id = match recovered.segments.last() {
+        Some(previous) => previous.header.id,
+        None => header.previous_id,
+    };
+    let follows = header.base == end.next
+        && header.previous_word == end.word
+        && header.previous_id == previous_id
+        && header.frames_before == end.frames
+        && (header.id == 1) == (header.previous_id == 0);
+    if follows {
+        return Ok(());
+    }
+    Err(OpenError::AcknowledgedDamage {
+        path: path.to_owned(),
+        position: end.next,
+        offset: 0,
+        detail: format!(
+            "the segment begins at position {} and does not continue the one before, which ends before position {}",
+            header.base, end.next
+        ),
+    })
+}
+
+fn damaged(path: PathBuf, damage: &Damage) -> OpenError {
+    let (position, offset) = damage.place();
+    let detail = damage.to_string();
+    match damage {
+        Damage::Unexplained { .. } => OpenError::UnexplainedTail { path, position, offset, detail },
+        Damage::Acknowledged { .. } | Damage::Missing { .. } => {
+            OpenError::AcknowledgedDamage { path, position, offset, detail }
+        }
+    }
+}
+
+/// Keeps the torn end of a segment in `quarantine/` and makes it zeros again.
+fn cut(dir: &LogDir, segment: &Segment, from: u64, to: u64) -> Result<Cut, OpenError> {
+    let quarantine = dir.root.join("quarantine");
+    dir.fs.create_dir(&quarantine).map_err(OpenError::io("create", &quarantine))?;
+    dir.fs.sync_dir(&dir.root).map_err(OpenError::io("sync", &dir.root))?;
+    let io = |action| OpenError::io(action, &segment.path);
+    let len = usize::try_from(to - from).expect("a segment fits the address space");
+    let mut bytes = vec![0; len];
+    segment.file.read_at(&mut bytes, from).map_err(io("read"))?;
+    let millis = Timestamp::now().as_nanos() / 1_000_000;
+    let name = format!("{}-{}-{from}-{millis}.bin", dir.kind.folder(), segment.header.file_name());
+    let kept = quarantine.join(&name);
+    write_file(dir.fs.as_ref(), &quarantine, &name, &bytes)
+        .map_err(OpenError::io("write", &kept))?;
+    segment.file.write_at(&vec![0; len], from).map_err(io("write"))?;
+    segment.file.sync().map_err(io("sync"))?;
+    Ok(Cut { segment: segment.path.clone(), offset: from, bytes: to - from, kept })
+}

@@ -1,0 +1,409 @@
+//! The durable progress of consumer groups: a log of its own, in the same format as the events'.
+//!
+//! Operations of many members are written as one frame, like appends. When a segment is full, the
+//! next one begins with the state of every group, and the older ones go. So the log stays small,
+//! and what recovery folds is complete at any moment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use headwater_core::{
+    Durability, Generation, GroupDefinition, GroupError, GroupName, GroupState, Position, Query,
+    SlotCommit, SlotRange,
+};
+use tokio::sync::oneshot;
+
+use crate::catalog::CatalogFile;
+use crate::error::OpenError;
+use crate::format::catalog::LogEntry;
+use crate::format::frame::{FrameHeader, HEADER_BYTES};
+use crate::format::offsets::OffsetEntry;
+use crate::fs::is_full;
+use crate::log::{LogDir, Recovered};
+use crate::tail::{Layout, LogTail, TailError};
+use crate::writer::{Queue, Taken};
+
+/// Size of a segment of offsets, unless the state of all groups needs more.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// A frame is closed when it has this many bytes.
+const FRAME_BYTES: usize = 1024 * 1024;
+/// One operation takes this many bytes at most.
+const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+pub(crate) type Groups = BTreeMap<GroupName, GroupState>;
+
+/// Something to do to a group.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Open { selection: Query, start: Position },
+    Claim(Vec<SlotRange>),
+    Commit(Vec<SlotCommit>),
+    Seek(Position),
+    Delete,
+}
+
+/// What an operation gave.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    State(GroupState),
+    Generation(Generation),
+    Done,
+}
+
+type Answer = Result<Outcome, GroupError>;
+
+/// An operation on its way to the offsets' thread.
+#[derive(Debug)]
+pub(crate) struct Request {
+    name: GroupName,
+    operation: Operation,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    pub(crate) fn new(name: GroupName, operation: Operation) -> (Self, oneshot::Receiver<Answer>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { name, operation, reply }, answer)
+    }
+
+    /// Returns about how much memory the request takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let commits = match &self.operation {
+            Operation::Commit(commits) => commits.as_slice(),
+            _ => &[],
+        };
+        256 + commits.iter().map(|c| 32 + 16 * c.progress.settled.len()).sum::<usize>()
+    }
+}
+
+/// The writer of the offsets log, and the state it has come to.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    core: Mutex<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
+    groups: Groups,
+    /// The log, or what it takes to make it when the first group comes.
+    log: Log,
+    durability: Durability,
+    poison: Option<Arc<io::Error>>,
+}
+
+#[derive(Debug)]
+enum Log {
+    /// No group was ever created.
+    Absent {
+        dir: LogDir,
+        catalog: Arc<CatalogFile>,
+        layout: Layout,
+    },
+    Open(Box<LogTail>),
+}
+
+/// Operations that will be written as one frame.
+#[derive(Debug, Default)]
+struct Group {
+    frame: Vec<u8>,
+    entries: u32,
+    /// New states; `None` is a deleted group.
+    states: BTreeMap<GroupName, Option<GroupState>>,
+    waiting: Vec<(oneshot::Sender<Answer>, Outcome)>,
+}
+
+/// Folds a frame of the offsets log into the state of the groups.
+pub(crate) fn fold(groups: &mut Groups, frame: &FrameHeader, body: &[u8]) -> Result<(), String> {
+    let mut rest = body;
+    for _ in 0..frame.records {
+        let (entry, len) = OffsetEntry::decode(rest).map_err(|fault| fault.to_string())?;
+        rest = &rest[len..];
+        let known = |name: &GroupName| format!("group {name} was never created");
+        match entry {
+            OffsetEntry::State(state) => {
+                groups.insert(state.definition.name.clone(), state);
+            }
+            OffsetEntry::Claim(name, slots) => {
+                groups.get_mut(&name).ok_or_else(|| known(&name))?.claim(&slots);
+            }
+            OffsetEntry::Commit(name, commits) => {
+                groups.get_mut(&name).ok_or_else(|| known(&name))?.commit(&commits);
+            }
+            OffsetEntry::Seek(name, to) => {
+                groups.get_mut(&name).ok_or_else(|| known(&name))?.seek(to);
+            }
+            OffsetEntry::Delete(name) => {
+                groups.remove(&name);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Offsets {
+    /// Takes over a recovered log and the groups it holds.
+    pub(crate) fn open(
+        dir: LogDir,
+        catalog: Arc<CatalogFile>,
+        recovered: Option<Recovered>,
+        groups: Groups,
+        (durability, layout): (Durability, Layout),
+    ) -> Result<Self, OpenError> {
+        let layout = Layout { capacity_bytes: SEGMENT_BYTES, ..layout };
+        let log = match recovered {
+            Some(recovered) => Log::Open(Box::new(LogTail::open(dir, catalog, recovered, layout)?)),
+            None => Log::Absent { dir, catalog, layout },
+        };
+        Ok(Self { core: Mutex::new(Core { groups, log, durability, poison: None }) })
+    }
+
+    /// Returns the state of a group.
+    pub(crate) fn group(&self, name: &GroupName) -> Result<GroupState, GroupError> {
+        let core = self.core();
+        let state = core.groups.get(name).cloned();
+        state.ok_or_else(|| GroupError::Unknown(name.clone()))
+    }
+
+    /// Returns the state of every group.
+    pub(crate) fn groups(&self) -> Vec<GroupState> {
+        self.core().groups.values().cloned().collect()
+    }
+
+    /// Runs the offsets' thread until the queue is closed and empty.
+    pub(crate) fn run(&self, queue: &Queue<Request>) {
+        let mut due = None;
+        loop {
+            match queue.take(due) {
+                Taken::Requests(requests) => self.core().write(requests),
+                Taken::Nothing => {}
+                Taken::Closed => return,
+            }
+            due = self.core().sync_if_due();
+        }
+    }
+
+    /// Syncs, and says what went wrong before.
+    pub(crate) fn finish(&self) -> Result<(), Arc<io::Error>> {
+        let mut core = self.core();
+        if let Log::Open(tail) = &mut core.log {
+            tail.discard_spare();
+        }
+        core.sync().map_err(|error| match error {
+            GroupError::Indeterminate(cause) | GroupError::Poisoned(cause) => cause,
+            other => Arc::new(io::Error::other(other)),
+        })
+    }
+
+    /// Returns what the catalog should know of the log.
+    pub(crate) fn entry(&self) -> LogEntry {
+        match &self.core().log {
+            Log::Absent { .. } => LogEntry::default(),
+            Log::Open(tail) => tail.entry(),
+        }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn write(&mut self, requests: Vec<Request>) {
+        let mut group = Group::default();
+        for request in requests {
+            if request.reply.is_closed() {
+                continue;
+            }
+            if group.frame.len() > FRAME_BYTES {
+                self.commit(std::mem::take(&mut group));
+            }
+            let answer = self.stage(&mut group, &request);
+            match answer {
+                Ok((outcome, true)) => group.waiting.push((request.reply, outcome)),
+                // A receiver that is gone needs no answer.
+                Ok((outcome, false)) => drop(request.reply.send(Ok(outcome))),
+                Err(error) => drop(request.reply.send(Err(error))),
+            }
+        }
+        self.commit(group);
+    }
+
+    /// Takes an operation into the group. Returns its outcome and whether it must wait for the
+    /// group to be written.
+    fn stage(&self, group: &mut Group, request: &Request) -> Result<(Outcome, bool), GroupError> {
+        if let Some(cause) = &self.poison {
+            return Err(GroupError::Poisoned(Arc::clone(cause)));
+        }
+        let name = &request.name;
+        let current = match group.states.get(name) {
+            Some(staged) => staged.clone(),
+            None => self.groups.get(name).cloned(),
+        };
+        let staged_before = group.states.contains_key(name);
+        let (state, entry, outcome) = match (&request.operation, current) {
+            (Operation::Open { selection, .. }, Some(state)) => {
+                state.check_selection(selection)?;
+                return Ok((Outcome::State(state), staged_before));
+            }
+            (Operation::Open { selection, start }, None) => {
+                let (name, selection, start) = (name.clone(), selection.clone(), *start);
+                let state = GroupState::new(GroupDefinition { name, selection, start });
+                let entry = OffsetEntry::State(state.clone());
+                (Some(state.clone()), entry, Outcome::State(state))
+            }
+            (_, None) => return Err(GroupError::Unknown(name.clone())),
+            (Operation::Claim(slots), Some(mut state)) => {
+                let generation = state.claim(slots);
+                let entry = OffsetEntry::Claim(name.clone(), slots.clone());
+                (Some(state), entry, Outcome::Generation(generation))
+            }
+            (Operation::Commit(commits), Some(mut state)) => {
+                state.check(commits)?;
+                state.commit(commits);
+                let entry = OffsetEntry::Commit(name.clone(), commits.clone());
+                (Some(state), entry, Outcome::Done)
+            }
+            (Operation::Seek(to), Some(mut state)) => {
+                let generation = state.seek(*to);
+                let entry = OffsetEntry::Seek(name.clone(), *to);
+                (Some(state), entry, Outcome::Generation(generation))
+            }
+            (Operation::Delete, Some(_)) => {
+                (None, OffsetEntry::Delete(name.clone()), Outcome::Done)
+            }
+        };
+        let before = group.frame.len().max(HEADER_BYTES);
+        group.frame.resize(before, 0);
+        entry.encode(&mut group.frame);
+        let bytes = group.frame.len() - before;
+        if bytes > ENTRY_BYTES_MAX {
+            group.frame.truncate(before);
+            return Err(GroupError::TooLarge { group: name.clone(), bytes, max: ENTRY_BYTES_MAX });
+        }
+        group.entries += 1;
+        group.states.insert(name.clone(), state);
+        Ok((outcome, true))
+    }
+
+    /// Writes the group and answers everybody in it.
+    fn commit(&mut self, mut group: Group) {
+        if group.entries == 0 {
+            return;
+        }
+        let result = self.write_group(&mut group);
+        if result.is_ok() {
+            for (name, state) in group.states {
+                match state {
+                    Some(state) => self.groups.insert(name, state),
+                    None => self.groups.remove(&name),
+                };
+            }
+        }
+        for (reply, outcome) in group.waiting {
+            // A receiver that is gone needs no answer.
+            let _ = reply.send(result.clone().map(|()| outcome));
+        }
+    }
+
+    fn write_group(&mut self, group: &mut Group) -> Result<(), GroupError> {
+        let sync = self.durability == Durability::Sync;
+        let snapshot = || -> Vec<OffsetEntry> {
+            self.groups.values().cloned().map(OffsetEntry::State).collect()
+        };
+        let tail = match &mut self.log {
+            Log::Open(tail) => tail,
+            Log::Absent { .. } => return self.create_log().and_then(|()| self.write_group(group)),
+        };
+        let before = tail.active().header.id;
+        let reserved = tail.reserve(group.frame.len());
+        let written = reserved.and_then(|()| {
+            if tail.active().header.id != before {
+                // The older segments go only once their content stands in this one, durably.
+                write_snapshot(tail, &snapshot())?;
+                tail.sync()?;
+                tail.drop_older();
+                tail.reserve(group.frame.len())?;
+            }
+            tail.write(&mut group.frame, group.entries)?;
+            tail.publish();
+            if sync { tail.sync() } else { Ok(()) }
+        });
+        written.map_err(|error| self.failed(error))
+    }
+
+    /// Makes the log when the first group comes.
+    fn create_log(&mut self) -> Result<(), GroupError> {
+        let Log::Absent { dir, catalog, layout } = &self.log else {
+            return Ok(());
+        };
+        let fs = &dir.fs;
+        let made = fs.create_dir(&dir.path()).and_then(|()| fs.sync_dir(&dir.root));
+        let tail = made.map_err(|error| open_failed(Arc::new(error))).and_then(|()| {
+            LogTail::open(dir.clone(), Arc::clone(catalog), Recovered::empty(), *layout)
+                .map_err(|error| open_failed(Arc::new(io::Error::other(error))))
+        })?;
+        tail.note();
+        self.log = Log::Open(Box::new(tail));
+        Ok(())
+    }
+
+    fn failed(&mut self, error: TailError) -> GroupError {
+        match error {
+            TailError::Full(error) => open_failed(error),
+            TailError::Broken(error) => {
+                self.poison = Some(Arc::clone(&error));
+                GroupError::Indeterminate(error)
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), GroupError> {
+        if let Some(cause) = &self.poison {
+            return Err(GroupError::Poisoned(Arc::clone(cause)));
+        }
+        let Log::Open(tail) = &mut self.log else {
+            return Ok(());
+        };
+        tail.sync().map_err(|error| self.failed(error))
+    }
+
+    fn sync_if_due(&mut self) -> Option<Instant> {
+        let due = |core: &Self| match (&core.log, core.durability) {
+            (Log::Open(tail), Durability::Interval { every, .. }) if core.poison.is_none() => {
+                tail.unsynced().1.map(|since| since + every)
+            }
+            _ => None,
+        };
+        if due(self).is_some_and(|due| due <= Instant::now()) {
+            // The next operation reports a failure.
+            let _ = self.sync();
+        }
+        due(self)
+    }
+}
+
+/// Names a failure that changed nothing.
+fn open_failed(error: Arc<io::Error>) -> GroupError {
+    if is_full(&error) { GroupError::StorageFull(error) } else { GroupError::NoSegment(error) }
+}
+
+/// Writes the state of every group, in as many frames as it takes.
+fn write_snapshot(tail: &mut LogTail, states: &[OffsetEntry]) -> Result<(), TailError> {
+    let mut frame = vec![0; HEADER_BYTES];
+    let mut entries = 0;
+    for (at, state) in states.iter().enumerate() {
+        state.encode(&mut frame);
+        entries += 1;
+        if frame.len() > FRAME_BYTES || at + 1 == states.len() {
+            tail.reserve(frame.len())?;
+            tail.write(&mut frame, entries)?;
+            tail.publish();
+            frame.clear();
+            frame.resize(HEADER_BYTES, 0);
+            entries = 0;
+        }
+    }
+    Ok(())
+}

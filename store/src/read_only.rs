@@ -1,0 +1,266 @@
+//! Reading a store that another process may be writing, without its lock and without changing a
+//! byte.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use headwater_core::{
+    GroupState, LogId, Page, Position, Read, ReadError, Revision, StreamId, Timestamp, Visibility,
+};
+
+use crate::error::OpenError;
+use crate::format::catalog::Catalog;
+use crate::format::frame;
+use crate::format::identity::Identity;
+use crate::format::segment::LogKind;
+use crate::fs::{Fs, RealFs};
+use crate::handle::scan;
+use crate::log::{LogDir, Purpose, Recovered, Segments, recover};
+use crate::offsets::{Groups, fold};
+use crate::open;
+use crate::rebuild::Rebuild;
+use crate::scan::Scan;
+use crate::view::View;
+
+/// How often a walk is repeated that may have met a frame being written.
+const ATTEMPTS_MAX: usize = 5;
+
+/// A store that is only read.
+///
+/// It sees every event that was committed when it was opened or [refreshed](Self::refresh), in
+/// order and without a gap. Where the store is damaged it ends before the damage, and
+/// [`damage`](Self::damage) says so.
+#[derive(Debug)]
+pub struct ReadOnlyStore {
+    identity: Identity,
+    catalog: Catalog,
+    events: LogDir,
+    log: Recovered,
+    segments: Arc<Segments>,
+    view: Arc<View>,
+    rebuild: Rebuild,
+    groups: Vec<GroupState>,
+}
+
+impl ReadOnlyStore {
+    /// Opens a store for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if there is no store, or nothing of it can be read.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the size of the log: the indexes in memory are rebuilt.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        Self::open_on(&fs, path.as_ref())
+    }
+
+    pub(crate) fn open_on(fs: &Arc<dyn Fs>, root: &Path) -> Result<Self, OpenError> {
+        let mut attempt = 1;
+        loop {
+            let opened = Self::attempt(fs, root);
+            let settled = matches!(&opened, Ok(store) if store.log.damage.is_none());
+            if settled || attempt == ATTEMPTS_MAX {
+                return opened;
+            }
+            attempt += 1;
+            std::thread::yield_now();
+        }
+    }
+
+    fn attempt(fs: &Arc<dyn Fs>, root: &Path) -> Result<Self, OpenError> {
+        let (identity, catalog) = open::read_only(fs.as_ref(), root)?;
+        let dir =
+            |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
+        let events = dir(LogKind::Events);
+        let mut rebuild = Rebuild::new(None);
+        let mut log = if open::exists(fs.as_ref(), &events.path())? {
+            recover(
+                &events,
+                &catalog.events,
+                Purpose::Read,
+                &mut |segment, offset, frame, body| rebuild.frame(segment, offset, frame, body),
+            )?
+        } else {
+            Recovered::empty()
+        };
+        let mut groups = Groups::new();
+        let offsets = dir(LogKind::Offsets);
+        if open::exists(fs.as_ref(), &offsets.path())? {
+            let folded =
+                recover(&offsets, &catalog.offsets, Purpose::Read, &mut |_, _, frame, body| {
+                    fold(&mut groups, frame, body)
+                })?;
+            log.damage = log.damage.or(folded.damage);
+        }
+        let segments = Arc::new(Segments::new(log.segments.clone()));
+        let view = Arc::new(View::new(Arc::clone(&segments), log.end.next.previous()));
+        let groups = groups.into_values().collect();
+        Ok(Self { identity, catalog, events, log, segments, view, rebuild, groups })
+    }
+
+    /// Returns the identity of the store.
+    pub fn id(&self) -> LogId {
+        self.identity.id
+    }
+
+    /// Returns when the store was created.
+    pub fn created(&self) -> Timestamp {
+        self.identity.created
+    }
+
+    /// Returns whether the last writer closed the store, by word of its catalog.
+    pub fn is_clean(&self) -> bool {
+        self.catalog.clean
+    }
+
+    /// Returns the epoch of the last writer: how often the store was opened to write.
+    pub fn epoch(&self) -> u32 {
+        self.catalog.epoch
+    }
+
+    /// Returns the last position.
+    pub fn head(&self) -> Position {
+        self.view.head(Visibility::Committed)
+    }
+
+    /// Returns when the last event was committed.
+    pub fn last_commit_time(&self) -> Option<Timestamp> {
+        (self.head() > Position::START).then_some(self.log.commit_time)
+    }
+
+    /// Returns where the store is damaged, if it is.
+    pub fn damage(&self) -> Option<&OpenError> {
+        self.log.damage.as_ref()
+    }
+
+    /// Returns the name, the size in bytes, the first position and the number of events of each
+    /// segment, oldest first.
+    pub fn segments(&self) -> Vec<SegmentSummary> {
+        let describe = |segment: &Arc<crate::segment::Segment>| SegmentSummary {
+            file: segment.header.file_name(),
+            capacity_bytes: segment.header.capacity_bytes,
+            used_bytes: segment.end(),
+            base: segment.header.base,
+            events: segment.index().len(),
+        };
+        self.segments.list().iter().map(describe).collect()
+    }
+
+    /// Returns the state of every consumer group when the store was opened, by name.
+    pub fn groups(&self) -> &[GroupState] {
+        &self.groups
+    }
+
+    /// Reads one page, as [`EventLog::read`](headwater_core::EventLog::read) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the page lies outside the log or cannot be read.
+    pub fn read(&self, read: &Read) -> Result<Page, ReadError> {
+        self.view.read(read)
+    }
+
+    /// Returns the revision of a stream's last event.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the log cannot be read.
+    pub fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {
+        self.view.stream_end(stream).map(|(revision, _)| revision)
+    }
+
+    /// Walks over all events after a position without copying them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::BeyondHead`] if the position lies beyond the head.
+    pub fn scan(&self, after: Position) -> Result<Scan, ReadError> {
+        scan(&self.view, after)
+    }
+
+    /// Takes in what was committed since, and returns the new head.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if a segment that came since cannot be opened.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in what was committed since.
+    pub fn refresh(&mut self) -> Result<Position, OpenError> {
+        // The list first: whatever lies in a segment was complete before the next one had a name.
+        let names = self.events.segment_names()?;
+        self.follow()?;
+        for (base, id, name) in names {
+            let known = self.segments.list().last().map_or(0, |segment| segment.header.id);
+            if id == known + 1 {
+                let segment = self.events.open_next((base, id, &name), &self.log)?;
+                let segment = Arc::new(segment);
+                self.log.segments.push(Arc::clone(&segment));
+                self.segments.push(segment);
+                self.log.end.end = crate::format::segment::FRAMES_AT;
+                self.follow()?;
+            }
+        }
+        let head = self.log.end.next.previous();
+        self.view.publish(head, head);
+        Ok(head)
+    }
+
+    /// Takes in the frames behind the known end of the newest segment.
+    fn follow(&mut self) -> Result<(), OpenError> {
+        let Some(segment) = self.log.segments.last().map(Arc::clone) else {
+            return Ok(());
+        };
+        let io = |action| OpenError::io(action, &segment.path);
+        loop {
+            // Copied, not mapped: these bytes may be in the middle of being written.
+            let end = &mut self.log.end;
+            let left = segment.header.capacity_bytes.saturating_sub(end.end);
+            let mut bytes = vec![0; frame::HEADER_BYTES.min(usize::try_from(left).unwrap_or(0))];
+            segment.file.read_at(&mut bytes, end.end).map_err(io("read"))?;
+            let Ok(header) = frame::decode_header(&bytes, &segment.seed) else {
+                return Ok(());
+            };
+            if u64::from(header.bytes) > left {
+                return Ok(());
+            }
+            bytes.resize(header.bytes as usize, 0);
+            segment.file.read_at(&mut bytes, end.end).map_err(io("read"))?;
+            let Ok((header, body)) = frame::decode(&bytes, &segment.seed) else {
+                return Ok(());
+            };
+            let follows = header.first == end.next
+                && header.previous_word == end.word
+                && header.commit_seq == end.frames + 1;
+            if !follows || self.rebuild.frame(&segment, end.end, &header, body).is_err() {
+                return Ok(());
+            }
+            end.end += u64::from(header.bytes);
+            end.next = header.last().next();
+            end.word = header.word();
+            end.frames = header.commit_seq;
+            end.epoch = header.epoch;
+            self.log.commit_time = header.commit_time;
+            segment.publish(end.end);
+        }
+    }
+}
+
+/// One segment of a store, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// The name of its file.
+    pub file: String,
+    /// The size of its file.
+    pub capacity_bytes: u64,
+    /// How much of that is used.
+    pub used_bytes: u64,
+    /// Position of its first event.
+    pub base: Position,
+    /// How many events it has.
+    pub events: u32,
+}

@@ -1,0 +1,229 @@
+//! Which bytes count after a crash: a pure walk over one segment.
+//!
+//! The writer builds frame *n + 1* only after frame *n* is as durable as it will be before its
+//! answer, and each frame says how far the log was durable when it was built. So a frame that
+//! does not validate was acknowledged as durable if anything later, or the catalog, claims its
+//! position: then it is damage and nothing is cut. Otherwise it may be the torn end of a crash,
+//! which shows by a sector that never arrived: the file was zeros there. Anything else is not
+//! explained by a crash and is left to a person. (The idea of a bound that travels with the data
+//! is `BookKeeper`'s last add confirmed; the zero-sector test is etcd's.)
+
+use headwater_core::Position;
+
+use crate::format::frame::{self, FrameFault, FrameHeader, HEADER_BYTES};
+use crate::format::segment::FRAMES_AT;
+use crate::format::{SECTOR_BYTES, Seed, is_zero};
+
+/// What is known before a segment is walked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// Position of the first record.
+    pub(crate) next: Position,
+    /// The chain word of the frame before.
+    pub(crate) previous_word: u32,
+    /// How many frames came before.
+    pub(crate) frames_before: u64,
+    /// Epochs never go back.
+    pub(crate) epoch: u32,
+    /// Everything up to here was durable by word of the catalog.
+    pub(crate) durable: Position,
+}
+
+/// What follows the last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Zeros.
+    Clean,
+    /// Bytes of a crash in this range of the file, never acknowledged as durable.
+    Torn { from: u64, to: u64 },
+}
+
+/// How far a segment counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// Where the next frame goes.
+    pub(crate) end: u64,
+    /// Position of the next record.
+    pub(crate) next: Position,
+    /// The chain word of the last frame.
+    pub(crate) word: u32,
+    /// How many frames the log has up to here.
+    pub(crate) frames: u64,
+    /// The highest epoch seen.
+    pub(crate) epoch: u32,
+    pub(crate) tail: Tail,
+}
+
+/// Why a segment must not be cut.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Damage {
+    /// A frame that was acknowledged as durable does not validate.
+    #[error(
+        "the frame at byte {offset} should hold position {position}, which was durable, but {detail}"
+    )]
+    Acknowledged { position: Position, offset: u64, detail: String },
+    /// The end does not validate, and no crash explains how.
+    #[error(
+        "the frame at byte {offset} should hold position {position}, but {detail}, and nothing of it is missing as after a crash"
+    )]
+    Unexplained { position: Position, offset: u64, detail: String },
+    /// The segment ends before a position that was durable.
+    #[error("the log ends at position {end} at byte {offset}, but position {durable} was durable")]
+    Missing { end: Position, durable: Position, offset: u64 },
+}
+
+impl Damage {
+    /// Where the damage begins, as position and offset.
+    pub(crate) fn place(&self) -> (Position, u64) {
+        match self {
+            Self::Acknowledged { position, offset, .. }
+            | Self::Unexplained { position, offset, .. } => (*position, *offset),
+            Self::Missing { end, offset, .. } => (end.next(), *offset),
+        }
+    }
+}
+
+/// Walks the frames of a segment, given as the whole file. `visit` sees each frame that counts,
+/// and may refuse it.
+pub(crate) fn walk(
+    file: &[u8],
+    seed: &Seed,
+    expected: Expected,
+    mut visit: impl FnMut(u64, &FrameHeader, &[u8]) -> Result<(), String>,
+) -> Result<Walked, Damage> {
+    let mut walked = Walked {
+        end: FRAMES_AT,
+        next: expected.next,
+        word: expected.previous_word,
+        frames: expected.frames_before,
+        epoch: expected.epoch,
+        tail: Tail::Clean,
+    };
+    let mut durable = expected.durable;
+    loop {
+        let rest = rest(file, walked.end);
+        let header = match frame::decode(rest, seed) {
+            Ok((header, body)) => match order(&header, &walked) {
+                None => {
+                    let bytes = u64::from(header.bytes);
+                    visit(walked.end, &header, body).map_err(|detail| Damage::Unexplained {
+                        position: header.first,
+                        offset: walked.end,
+                        detail,
+                    })?;
+                    debug_assert!(walked.end + bytes <= file.len() as u64);
+                    header
+                }
+                Some(detail) => {
+                    return Err(Damage::Acknowledged {
+                        position: walked.next,
+                        offset: walked.end,
+                        detail,
+                    });
+                }
+            },
+            Err(fault) => {
+                walked.tail = end(file, seed, &walked, fault, durable)?;
+                return Ok(walked);
+            }
+        };
+        walked.end += u64::from(header.bytes);
+        walked.next = header.last().next();
+        walked.word = header.word();
+        walked.frames = header.commit_seq;
+        walked.epoch = header.epoch;
+        durable = durable.max(header.durable);
+    }
+}
+
+fn rest(file: &[u8], from: u64) -> &[u8] {
+    usize::try_from(from).ok().and_then(|from| file.get(from..)).unwrap_or_default()
+}
+
+/// Returns what is wrong with the place of a valid frame: such a frame was written for somewhere
+/// else, or what came before it is gone.
+fn order(header: &FrameHeader, walked: &Walked) -> Option<String> {
+    if header.first != walked.next {
+        return Some(format!("it holds position {}", header.first));
+    }
+    if header.previous_word != walked.word {
+        return Some("it follows another frame than the one before it".to_owned());
+    }
+    if header.commit_seq != walked.frames + 1 {
+        return Some(format!("it is frame {} of the log", header.commit_seq));
+    }
+    if header.epoch < walked.epoch {
+        return Some(format!("its writer's epoch went back to {}", header.epoch));
+    }
+    None
+}
+
+/// Judges what follows the last frame that validates.
+fn end(
+    file: &[u8],
+    seed: &Seed,
+    walked: &Walked,
+    fault: FrameFault,
+    durable: Position,
+) -> Result<Tail, Damage> {
+    let (offset, position) = (walked.end, walked.next);
+    let rest = rest(file, offset);
+    let Some(last) = rest.iter().rposition(|&byte| byte != 0) else {
+        if position > durable {
+            return Ok(Tail::Clean);
+        }
+        return Err(Damage::Missing { end: position.previous(), durable, offset });
+    };
+    let durable = durable.max(later_durable(&rest[..=last], seed));
+    if position <= durable {
+        return Err(Damage::Acknowledged { position, offset, detail: fault.to_string() });
+    }
+    if is_explained(rest, offset, seed, fault) {
+        return Ok(Tail::Torn { from: offset, to: offset + last as u64 + 1 });
+    }
+    Err(Damage::Unexplained { position, offset, detail: fault.to_string() })
+}
+
+/// Returns the highest durable position that any valid frame header behind the bad one names.
+fn later_durable(rest: &[u8], seed: &Seed) -> Position {
+    let mut durable = Position::START;
+    for at in (0..rest.len()).step_by(frame::ALIGN_BYTES) {
+        if let Ok(header) = frame::decode_header(&rest[at..], seed) {
+            durable = durable.max(header.durable);
+        }
+    }
+    durable
+}
+
+/// Returns whether a crash explains the bad frame at the beginning of `rest`: some sector of it
+/// is as it was before the write.
+fn is_explained(rest: &[u8], offset: u64, seed: &Seed, fault: FrameFault) -> bool {
+    match fault {
+        FrameFault::Unwritten => true,
+        FrameFault::BodyChecksum => match frame::decode_header(rest, seed) {
+            Ok(header) => {
+                let frame = rest.get(..header.bytes as usize).unwrap_or(rest);
+                !header.zero_sector && frame::has_zero_sector(frame, offset)
+            }
+            Err(_) => false,
+        },
+        FrameFault::HeaderChecksum => {
+            // The length is not to be trusted, so only the header's own sectors tell. It lies in
+            // two of them at most.
+            let into = usize::try_from(offset % SECTOR_BYTES as u64).expect("less than a sector");
+            let sector = SECTOR_BYTES - into;
+            sector < HEADER_BYTES
+                && rest.get(..HEADER_BYTES).is_some_and(|header| {
+                    let (head, tail) = header.split_at(sector);
+                    is_zero(head) || is_zero(tail)
+                })
+        }
+        FrameFault::Truncated(_)
+        | FrameFault::Magic
+        | FrameFault::Length(_)
+        | FrameFault::Flags(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! The end of a log, where frames are appended and segments begin.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use headwater_core::{Position, Timestamp};
+
+use crate::catalog::CatalogFile;
+use crate::error::OpenError;
+use crate::format::BLOCK_BYTES;
+use crate::format::catalog::{Catalog, LogEntry};
+use crate::format::frame::{self, ALIGN_BYTES, FRAME_BYTES_MAX, FrameFields};
+use crate::format::segment::{FRAMES_AT, LogKind, SegmentHeader};
+use crate::fs::{FsFile, is_full};
+use crate::log::{LogDir, Recovered, Segments};
+use crate::options::Preallocation;
+use crate::segment::{Segment, establish, preallocate};
+
+/// Why a frame was not written.
+#[derive(Clone, Debug)]
+pub(crate) enum TailError {
+    /// The next segment could not be made: nothing was written, and trying again is fine.
+    Full(Arc<io::Error>),
+    /// A write or a sync failed: what is on disk is unknown, and nothing may be written again.
+    Broken(Arc<io::Error>),
+}
+
+/// A spare segment in the making, or made.
+#[derive(Debug)]
+enum Spare {
+    None,
+    Filling(JoinHandle<io::Result<Arc<dyn FsFile>>>),
+}
+
+/// The end of a log. Whoever has it is the log's only writer.
+#[derive(Debug)]
+pub(crate) struct LogTail {
+    dir: LogDir,
+    catalog: Arc<CatalogFile>,
+    segments: Arc<Segments>,
+    active: Arc<Segment>,
+    capacity_bytes: u64,
+    preallocation: Preallocation,
+    epoch: u32,
+    offset: u64,
+    next: Position,
+    word: u32,
+    frames: u64,
+    commit_time: Timestamp,
+    durable: Position,
+    unsynced_bytes: u64,
+    unsynced_since: Option<Instant>,
+    spare: Spare,
+}
+
+/// How a log's segments are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub(crate) capacity_bytes: u64,
+    pub(crate) preallocation: Preallocation,
+    pub(crate) epoch: u32,
+}
+
+impl LogTail {
+    /// Takes over a recovered log, which is durable as it is, and makes its first segment if it
+    /// has none.
+    pub(crate) fn open(
+        dir: LogDir,
+        catalog: Arc<CatalogFile>,
+        recovered: Recovered,
+        layout: Layout,
+    ) -> Result<Self, OpenError> {
+        let end = recovered.end;
+        let mut segments = recovered.segments;
+        if segments.is_empty() {
+            segments.push(Arc::new(first_segment(&dir, layout)?));
+        }
+        let active = Arc::clone(segments.last().expect("there is at least one segment"));
+        Ok(Self {
+            dir,
+            catalog,
+            segments: Arc::new(Segments::new(segments)),
+            active,
+            capacity_bytes: layout.capacity_bytes,
+            preallocation: layout.preallocation,
+            epoch: layout.epoch,
+            offset: end.end,
+            next: end.next,
+            word: end.word,
+            frames: end.frames,
+            commit_time: recovered.commit_time,
+            durable: end.next.previous(),
+            unsynced_bytes: 0,
+            unsynced_since: None,
+            spare: Spare::None,
+        })
+    }
+
+    pub(crate) fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.segments)
+    }
+
+    pub(crate) fn active(&self) -> &Arc<Segment> {
+        &self.active
+    }
+
+    /// Position of the next record.
+    pub(crate) fn next(&self) -> Position {
+        self.next
+    }
+
+    /// Everything up to here is on the device.
+    pub(crate) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Bytes written since the last sync, and since when there are any.
+    pub(crate) fn unsynced(&self) -> (u64, Option<Instant>) {
+        (self.unsynced_bytes, self.unsynced_since)
+    }
+
+    /// What the catalog should know of this log now.
+    pub(crate) fn entry(&self) -> LogEntry {
+        let first = self.segments.list().first().map_or(0, |segment| segment.header.id);
+        LogEntry {
+            first_segment: first,
+            active_segment: self.active.header.id,
+            durable: self.durable,
+        }
+    }
+
+    /// Makes sure that a frame of about `bytes` fits, by going over to a new segment if need be.
+    /// Afterwards the active segment is the one that [`write`](Self::write) writes to.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), TailError> {
+        let needed = bytes.next_multiple_of(ALIGN_BYTES) as u64;
+        debug_assert!(needed <= FRAME_BYTES_MAX as u64);
+        if self.offset + needed <= self.active.header.capacity_bytes {
+            return Ok(());
+        }
+        self.roll(needed)
+    }
+
+    /// Seals a frame and writes it with one call; returns where it lies. `frame` begins with a free header; there is
+    /// room for it. On return the buffer holds the frame and zeros up to the end of its block.
+    pub(crate) fn write(&mut self, frame: &mut Vec<u8>, records: u32) -> Result<u64, TailError> {
+        let fields = FrameFields {
+            offset: self.offset,
+            first: self.next,
+            commit_seq: self.frames + 1,
+            commit_time: Timestamp::now().max(self.commit_time),
+            durable: self.durable,
+            records,
+            epoch: self.epoch,
+            previous_word: self.word,
+        };
+        let header = frame::seal(frame, &fields, &self.active.seed);
+        // To the end of the block, so that the kernel never reads a block back to fill it up.
+        let end = self.offset + u64::from(header.bytes);
+        let padding = end.next_multiple_of(BLOCK_BYTES as u64) - end;
+        frame.resize(frame.len() + usize::try_from(padding).expect("less than a block"), 0);
+        self.active
+            .file
+            .write_at(frame, self.offset)
+            .map_err(|error| TailError::Broken(Arc::new(error)))?;
+        let offset = self.offset;
+        self.offset = end;
+        self.next = header.last().next();
+        self.word = header.word();
+        self.frames = header.commit_seq;
+        self.commit_time = header.commit_time;
+        self.unsynced_bytes += u64::from(header.bytes);
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        self.prepare_spare();
+        Ok(offset)
+    }
+
+    /// Makes everything written durable, with one call if there is anything.
+    pub(crate) fn sync(&mut self) -> Result<(), TailError> {
+        if self.unsynced_since.is_some() {
+            self.active.file.sync().map_err(|error| TailError::Broken(Arc::new(error)))?;
+            self.unsynced_bytes = 0;
+            self.unsynced_since = None;
+            self.durable = self.next.previous();
+        }
+        Ok(())
+    }
+
+    /// Publishes what was written to the active segment; its index knows it already.
+    pub(crate) fn publish(&self) {
+        self.active.publish(self.offset);
+    }
+
+    /// Syncs the old segment, gives the new one its header and its name, and makes both durable.
+    fn roll(&mut self, needed: u64) -> Result<(), TailError> {
+        self.sync()?;
+        let old = self.active.header;
+        let capacity_bytes = self.capacity_bytes.max(FRAMES_AT + needed);
+        let capacity_bytes = capacity_bytes.next_multiple_of(BLOCK_BYTES as u64);
+        let temporary = self.spare_path();
+        let file = self.take_spare(capacity_bytes).map_err(|error| {
+            if !is_full(&error) {
+                tracing::warn!(%error, "cannot make another segment");
+            }
+            TailError::Full(Arc::new(error))
+        })?;
+        let header = SegmentHeader {
+            capacity_bytes,
+            id: old.id + 1,
+            base: self.next,
+            salt: new_salt(),
+            created: Timestamp::now(),
+            previous_id: old.id,
+            previous_word: self.word,
+            epoch: self.epoch,
+            frames_before: self.frames,
+            ..old
+        };
+        let fs = self.dir.fs.as_ref();
+        let segment = establish(fs, &self.dir.path(), &temporary, file, header)
+            .map_err(|error| TailError::Broken(Arc::new(error)))?;
+        self.active = Arc::new(segment);
+        self.offset = FRAMES_AT;
+        self.segments.push(Arc::clone(&self.active));
+        self.note();
+        Ok(())
+    }
+
+    /// Writes this log's entry into the catalog. It is a lower bound, so failing to is no error.
+    pub(crate) fn note(&self) {
+        let entry = self.entry();
+        let kind = self.dir.kind;
+        if let Err(error) = self.catalog.update(|catalog| *entry_of(catalog, kind) = entry) {
+            tracing::warn!(%error, "the catalog could not be written");
+        }
+    }
+
+    fn spare_path(&self) -> PathBuf {
+        self.dir.path().join("next.tmp")
+    }
+
+    /// Begins to fill the spare segment once the active one is half full.
+    fn prepare_spare(&mut self) {
+        let half = self.active.header.capacity_bytes / 2;
+        if self.offset < half || matches!(self.spare, Spare::Filling(_)) {
+            return;
+        }
+        let (fs, path) = (Arc::clone(&self.dir.fs), self.spare_path());
+        let (capacity, how) = (self.capacity_bytes, self.preallocation);
+        let fill = move || preallocate(fs.as_ref(), &path, capacity, how);
+        match thread::Builder::new().name("headwater-spare".to_owned()).spawn(fill) {
+            Ok(filling) => self.spare = Spare::Filling(filling),
+            // The roll makes it then.
+            Err(error) => tracing::warn!(%error, "no thread to prepare the next segment"),
+        }
+    }
+
+    /// Returns the spare segment, made now if it is not there or has another size.
+    fn take_spare(&mut self, capacity_bytes: u64) -> io::Result<Arc<dyn FsFile>> {
+        if let Some(Ok(file)) = self.join_spare()
+            && file.size()? == capacity_bytes
+        {
+            return Ok(file);
+        }
+        let fs = self.dir.fs.as_ref();
+        preallocate(fs, &self.spare_path(), capacity_bytes, self.preallocation)
+    }
+
+    fn join_spare(&mut self) -> Option<io::Result<Arc<dyn FsFile>>> {
+        match std::mem::replace(&mut self.spare, Spare::None) {
+            Spare::None => None,
+            Spare::Filling(filling) => Some(
+                filling.join().unwrap_or_else(|_| Err(io::Error::other("the filler panicked"))),
+            ),
+        }
+    }
+
+    /// Lets the spare go, so that no thread outlives the log.
+    pub(crate) fn discard_spare(&mut self) {
+        if self.join_spare().is_some() {
+            // It means nothing and goes at the next opening if not now.
+            let _ = self.dir.fs.remove(&self.spare_path());
+        }
+    }
+
+    /// Drops every segment but the active one: their content stands in it again.
+    pub(crate) fn drop_older(&mut self) {
+        let older = self.segments.keep_newest();
+        self.note();
+        for segment in older {
+            if let Err(error) = self.dir.fs.remove(&segment.path) {
+                // The catalog says it is gone, so the next opening removes it.
+                tracing::warn!(%error, file = %segment.path.display(), "cannot remove a segment");
+            }
+        }
+    }
+}
+
+impl Drop for LogTail {
+    fn drop(&mut self) {
+        self.discard_spare();
+    }
+}
+
+/// The entry of a log in the catalog.
+pub(crate) fn entry_of(catalog: &mut Catalog, kind: LogKind) -> &mut LogEntry {
+    match kind {
+        LogKind::Events => &mut catalog.events,
+        LogKind::Offsets => &mut catalog.offsets,
+    }
+}
+
+fn first_segment(dir: &LogDir, layout: Layout) -> Result<Segment, OpenError> {
+    let header = SegmentHeader {
+        capacity_bytes: layout.capacity_bytes,
+        store: dir.store,
+        kind: dir.kind,
+        id: 1,
+        base: Position::FIRST,
+        salt: new_salt(),
+        created: Timestamp::now(),
+        previous_id: 0,
+        previous_word: 0,
+        epoch: layout.epoch,
+        frames_before: 0,
+    };
+    let path = dir.path();
+    let temporary = path.join("next.tmp");
+    preallocate(dir.fs.as_ref(), &temporary, layout.capacity_bytes, layout.preallocation)
+        .and_then(|file| establish(dir.fs.as_ref(), &path, &temporary, file, header))
+        .map_err(OpenError::io("create the first segment in", path))
+}
+
+/// Draws a salt at random.
+fn new_salt() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    // The version and variant bits are fixed, each in another half.
+    high ^ low.rotate_left(32)
+}

@@ -1,0 +1,64 @@
+//! An append, encoded by its caller before the writer sees it.
+
+use headwater_core::{Append, AppendError, InvalidAppend};
+
+use crate::format::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
+use crate::format::metadata::AppendMark;
+use crate::format::record;
+use crate::index::{Term, terms};
+
+/// One record of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchRecord {
+    /// Where it begins in the batch.
+    pub(super) start: usize,
+    pub(super) len: usize,
+    /// Where its terms end in the batch's terms.
+    pub(super) terms_end: usize,
+}
+
+/// The records of an append, complete but for what the writer fills in.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) records: Vec<BatchRecord>,
+    pub(super) terms: Vec<Term>,
+    /// Digest of the content, if the append has an id.
+    pub(super) digest: u64,
+}
+
+impl Batch {
+    /// Checks an append and encodes it; `segment_bytes` limits it to a quarter of a segment.
+    pub(super) fn encode(append: &Append, segment_bytes: u64) -> Result<Self, AppendError> {
+        append.check()?;
+        let digest = append.append_id.map_or(0, |_| append.content_digest());
+        let estimate: usize =
+            append.events.iter().map(|event| event.size_bytes() + record::HEADER_BYTES).sum();
+        let mut batch = Self {
+            bytes: Vec::with_capacity(estimate),
+            records: Vec::with_capacity(append.events.len()),
+            terms: Vec::with_capacity(append.events.len() * 4),
+            digest,
+        };
+        let last = append.events.len() - 1;
+        for (at, event) in append.events.iter().enumerate() {
+            let start = batch.bytes.len();
+            let mark = append.append_id.filter(|_| at == 0).map(|id| AppendMark { id, digest });
+            record::encode(&mut batch.bytes, event, (at == 0, at == last), mark);
+            let tags = event.tags.iter().map(AsRef::as_ref);
+            terms(&mut batch.terms, event.stream.as_str(), event.event_type.as_str(), tags);
+            batch.records.push(BatchRecord {
+                start,
+                len: batch.bytes.len() - start,
+                terms_end: batch.terms.len(),
+            });
+        }
+        let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
+        let max = quarter.min(FRAME_BYTES_MAX) - 2 * HEADER_BYTES;
+        if batch.bytes.len() > max {
+            let (what, actual) = ("encoded bytes", batch.bytes.len());
+            return Err(InvalidAppend::BatchTooLarge { what, actual, max }.into());
+        }
+        Ok(batch)
+    }
+}

@@ -1,0 +1,478 @@
+//! The writer: checks conditions, numbers events, writes groups of appends as frames.
+//!
+//! One lock holds it, so there is one writer at any time: usually a thread that drains the queue,
+//! and for appends that need no sync, when nobody else is in the way, the caller's own. A group is
+//! whatever waits, up to [`GROUP_BYTES`] or [`GROUP_RECORDS`]: it grows by itself with the time a
+//! sync takes, without a timer.
+//!
+//! Invariants:
+//!
+//! - conditions are checked against everything committed and everything staged before in the
+//!   group, and numbers are given in that order;
+//! - a group is one frame, written with one call, synced with one call if anything in it asks for
+//!   it, indexed, published, and answered, in that order;
+//! - after a failed write or sync nothing is ever written again.
+
+mod batch;
+mod queue;
+mod window;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use headwater_core::{
+    Append, AppendError, AppendId, Appended, Condition, Conflict, Durability, NewEvent, Position,
+    ReadError, Revision, StreamId,
+};
+use tokio::sync::oneshot;
+
+use crate::format::frame::HEADER_BYTES;
+use crate::format::record;
+use crate::fs::is_full;
+use crate::index::Term;
+use crate::tail::{LogTail, TailError};
+use crate::view::View;
+
+use batch::{Batch, BatchRecord};
+pub(crate) use queue::{Queue, Taken};
+pub(crate) use window::{Remembered, Window};
+
+/// A group is closed when it has this many bytes.
+const GROUP_BYTES: usize = 1024 * 1024;
+/// A group is closed when it has this many records.
+const GROUP_RECORDS: usize = 4096;
+
+pub(crate) type Answer = Result<Appended, AppendError>;
+
+/// An append on its way to the writer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    append: Append,
+    batch: Batch,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    /// Checks and encodes an append, in its caller's thread.
+    pub(crate) fn new(
+        append: Append,
+        segment_bytes: u64,
+    ) -> Result<(Self, oneshot::Receiver<Answer>), AppendError> {
+        let batch = Batch::encode(&append, segment_bytes)?;
+        let (reply, answer) = oneshot::channel();
+        Ok((Self { append, batch, reply }, answer))
+    }
+
+    /// Returns about how much memory the request takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batch.bytes.len() + self.append.events.iter().map(NewEvent::size_bytes).sum::<usize>()
+    }
+}
+
+/// The writer behind its lock.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    core: Mutex<Core>,
+    window: Arc<Mutex<Window>>,
+}
+
+#[derive(Debug)]
+struct Core {
+    tail: LogTail,
+    view: Arc<View>,
+    durability: Durability,
+    window: Arc<Mutex<Window>>,
+    poison: Option<Arc<io::Error>>,
+    group: Group,
+}
+
+/// Appends that will be written as one frame.
+#[derive(Debug, Default)]
+struct Group {
+    /// The frame: room for the header, then the records.
+    frame: Vec<u8>,
+    records: Vec<Staged>,
+    terms: Vec<Term>,
+    /// Where the group leaves the streams that it extends.
+    streams: HashMap<StreamId, (Revision, Position)>,
+    appends: Vec<Append>,
+    ids: Vec<(AppendId, Remembered)>,
+    waiting: Vec<(oneshot::Sender<Answer>, Appended)>,
+    sync: bool,
+}
+
+/// A record in the frame, and what only the writer knows of it.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    start: usize,
+    len: usize,
+    terms_end: usize,
+    revision: Revision,
+    previous: Position,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        tail: LogTail,
+        view: Arc<View>,
+        durability: Durability,
+        window: Window,
+    ) -> Self {
+        let window = Arc::new(Mutex::new(window));
+        let group = Group::default();
+        let core =
+            Core { tail, view, durability, window: Arc::clone(&window), poison: None, group };
+        Self { core: Mutex::new(core), window }
+    }
+
+    /// Returns what an append id did, if the window still knows.
+    pub(crate) fn find(&self, id: AppendId) -> Option<Appended> {
+        let window = lock(&self.window);
+        window.get(id).map(|known| Appended { deduplicated: true, ..known.appended })
+    }
+
+    /// Writes one request in the caller's thread, if no other thread writes right now.
+    /// Gives the request back otherwise.
+    pub(crate) fn try_write(&self, request: Request) -> Option<Request> {
+        match self.core.try_lock() {
+            Ok(mut core) => {
+                core.write([request]);
+                None
+            }
+            Err(_) => Some(request),
+        }
+    }
+
+    /// Makes everything durable that was written, and returns how far that is.
+    pub(crate) fn flush(&self) -> Result<Position, AppendError> {
+        lock(&self.core).flush()
+    }
+
+    /// Runs the writer's thread until the queue is closed and empty.
+    pub(crate) fn run(&self, queue: &Queue<Request>) {
+        let mut due = None;
+        loop {
+            match queue.take(due) {
+                Taken::Requests(requests) => lock(&self.core).write(requests),
+                Taken::Nothing => {}
+                Taken::Closed => return,
+            }
+            due = lock(&self.core).sync_if_due();
+        }
+    }
+
+    /// Writes nothing more: syncs, and returns the end of the log with what went wrong before.
+    pub(crate) fn finish(&self) -> Result<(), Arc<io::Error>> {
+        let mut core = lock(&self.core);
+        core.view.close();
+        core.tail.discard_spare();
+        match core.flush() {
+            Ok(_) => Ok(()),
+            Err(AppendError::Indeterminate(error) | AppendError::Poisoned(error)) => Err(error),
+            Err(error) => Err(Arc::new(io::Error::other(error))),
+        }
+    }
+
+    /// Returns what the catalog should know of the log.
+    pub(crate) fn entry(&self) -> crate::format::catalog::LogEntry {
+        lock(&self.core).tail.entry()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    fn write(&mut self, requests: impl IntoIterator<Item = Request>) {
+        for request in requests {
+            // Whoever gave up waiting before we began gets no append.
+            if request.reply.is_closed() {
+                continue;
+            }
+            if self.group.is_full(&request.batch) {
+                self.commit();
+            }
+            self.stage(request);
+        }
+        self.commit();
+    }
+
+    /// Takes a request into the group, or answers it at once.
+    fn stage(&mut self, request: Request) {
+        let Request { append, batch, reply } = request;
+        let staged = match self.admit(&append, &batch) {
+            Ok(None) => {
+                let appended = self.group.add(self.tail.next(), append, &batch, &self.view);
+                appended.map_err(|error| AppendError::Check(Arc::new(error)))
+            }
+            // The first use is in this very group, so the answer waits for it.
+            Ok(Some((earlier, false))) => Ok(earlier),
+            Ok(Some((earlier, true))) => {
+                let _ = reply.send(Ok(earlier));
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        match staged {
+            Ok(appended) => self.group.waiting.push((reply, appended)),
+            // A receiver that is gone needs no answer.
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Checks id and condition. Returns the first result of a repeated append, and whether that
+    /// is committed already.
+    fn admit(
+        &self,
+        append: &Append,
+        batch: &Batch,
+    ) -> Result<Option<(Appended, bool)>, AppendError> {
+        if let Some(cause) = &self.poison {
+            return Err(AppendError::Poisoned(Arc::clone(cause)));
+        }
+        if let Some(id) = append.append_id {
+            if let Some(known) = lock(&self.window).get(id) {
+                return known.answer(id, batch.digest).map(|earlier| Some((earlier, true)));
+            }
+            if let Some((_, known)) = self.group.ids.iter().find(|(staged, _)| *staged == id) {
+                return known.answer(id, batch.digest).map(|earlier| Some((earlier, false)));
+            }
+        }
+        self.check(&append.condition)?;
+        Ok(None)
+    }
+
+    fn check(&self, condition: &Condition) -> Result<(), AppendError> {
+        let failed = |error: ReadError| AppendError::Check(Arc::new(error));
+        for clause in &condition.streams {
+            let end = self.group.stream_end(&self.view, &clause.stream);
+            let (actual, last) = end.map_err(failed)?;
+            if !clause.expected.is_met_by(actual) {
+                let (stream, expected) = (clause.stream.clone(), clause.expected);
+                return Err(Conflict::Stream { stream, expected, actual, last }.into());
+            }
+        }
+        for (index, clause) in condition.queries.iter().enumerate() {
+            let after = clause.after;
+            let staged = self.group.latest_match(self.tail.next(), clause);
+            let found = match staged {
+                Some(position) => Some(position),
+                None => self.view.latest_match(&clause.query, after).map_err(failed)?,
+            };
+            if let Some(found) = found {
+                return Err(Conflict::Query { index, after, found }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the group and answers everybody in it.
+    fn commit(&mut self) {
+        if self.group.records.is_empty() {
+            return;
+        }
+        let result = self.write_group();
+        if result.is_ok() {
+            let mut window = lock(&self.window);
+            for (id, remembered) in self.group.ids.drain(..) {
+                window.insert(id, remembered);
+            }
+        }
+        for (reply, appended) in self.group.waiting.drain(..) {
+            // A receiver that is gone needs no answer.
+            let _ = reply.send(result.clone().map(|()| appended));
+        }
+        self.group.clear();
+        if result.is_ok() && self.interval_is_full() {
+            // The next append reports a failure.
+            let _ = self.flush();
+        }
+    }
+
+    fn write_group(&mut self) -> Result<(), AppendError> {
+        let group = &mut self.group;
+        let records = u32::try_from(group.records.len()).expect("a group is bounded");
+        if let Err(error) = self.tail.reserve(group.frame.len()) {
+            return Err(match error {
+                TailError::Full(error) if is_full(&error) => AppendError::StorageFull(error),
+                TailError::Full(error) => AppendError::NoSegment(error),
+                // Nothing of this group was written yet.
+                TailError::Broken(error) => {
+                    self.poison = Some(Arc::clone(&error));
+                    AppendError::Poisoned(error)
+                }
+            });
+        }
+        let segment = Arc::clone(self.tail.active());
+        for staged in &group.records {
+            let bytes = &mut group.frame[staged.start..staged.start + staged.len];
+            record::finish(bytes, staged.revision, staged.previous, &segment.seed);
+        }
+        let sync = group.sync || self.durability == Durability::Sync;
+        let written = self.tail.write(&mut group.frame, records);
+        let written = written.and_then(|written| {
+            if sync {
+                self.tail.sync()?;
+            }
+            Ok(written)
+        });
+        let written = written.map_err(|error| {
+            let (TailError::Full(cause) | TailError::Broken(cause)) = error;
+            self.poison = Some(Arc::clone(&cause));
+            AppendError::Indeterminate(cause)
+        })?;
+        let narrow = |offset: u64| u32::try_from(offset).expect("a segment has less than 4 GiB");
+        let mut index = segment.index_mut();
+        index.begin_frame(narrow(written));
+        let mut terms = 0;
+        for staged in &group.records {
+            let offset = narrow(written + staged.start as u64);
+            index.push(offset, &group.terms[terms..staged.terms_end]);
+            terms = staged.terms_end;
+        }
+        drop(index);
+        self.tail.publish();
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.view.publish(self.tail.next().previous(), self.tail.durable());
+    }
+
+    fn flush(&mut self) -> Result<Position, AppendError> {
+        if let Some(cause) = &self.poison {
+            return Err(AppendError::Poisoned(Arc::clone(cause)));
+        }
+        let before = self.tail.durable();
+        self.tail.sync().map_err(|error| {
+            let (TailError::Full(cause) | TailError::Broken(cause)) = error;
+            self.poison = Some(Arc::clone(&cause));
+            AppendError::Indeterminate(cause)
+        })?;
+        if self.tail.durable() > before {
+            self.publish();
+        }
+        Ok(self.tail.durable())
+    }
+
+    fn interval_is_full(&self) -> bool {
+        match self.durability {
+            Durability::Interval { bytes, .. } => self.tail.unsynced().0 >= bytes,
+            Durability::Sync | Durability::Os => false,
+        }
+    }
+
+    fn sync_due(&self) -> Option<Instant> {
+        match self.durability {
+            Durability::Interval { every, .. } if self.poison.is_none() => {
+                self.tail.unsynced().1.map(|since| since + every)
+            }
+            _ => None,
+        }
+    }
+
+    fn sync_if_due(&mut self) -> Option<Instant> {
+        if self.sync_due().is_some_and(|due| due <= Instant::now()) {
+            // The next append reports a failure.
+            let _ = self.flush();
+        }
+        self.sync_due()
+    }
+}
+
+impl Group {
+    /// Returns whether a batch should wait for the next group.
+    fn is_full(&self, batch: &Batch) -> bool {
+        !self.records.is_empty()
+            && (self.frame.len() + batch.bytes.len() > GROUP_BYTES
+                || self.records.len() + batch.records.len() > GROUP_RECORDS)
+    }
+
+    /// Numbers the records of a batch and takes them in. `next` is the group's first position.
+    fn add(
+        &mut self,
+        next: Position,
+        append: Append,
+        batch: &Batch,
+        view: &View,
+    ) -> Result<Appended, ReadError> {
+        let first = next.advanced_by(self.records.len() as u64);
+        // All look-ups first: if one fails, the group is as it was.
+        let ends = append
+            .events
+            .iter()
+            .map(|event| self.stream_end(view, &event.stream))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.frame.resize(self.frame.len().max(HEADER_BYTES), 0);
+        let (frame_start, terms_start) = (self.frame.len(), self.terms.len());
+        self.frame.extend_from_slice(&batch.bytes);
+        self.terms.extend_from_slice(&batch.terms);
+        let mut position = first;
+        for ((event, committed), record) in append.events.iter().zip(ends).zip(&batch.records) {
+            let &BatchRecord { start, len, terms_end } = record;
+            // An earlier event of the same batch may have extended the stream since.
+            let (revision, previous) =
+                self.streams.get(&event.stream).copied().unwrap_or(committed);
+            let revision = revision.next();
+            self.streams.insert(event.stream.clone(), (revision, position));
+            self.records.push(Staged {
+                start: frame_start + start,
+                len,
+                terms_end: terms_start + terms_end,
+                revision,
+                previous,
+            });
+            position = position.next();
+        }
+        let appended = Appended { first, last: position.previous(), deduplicated: false };
+        if let Some(id) = append.append_id {
+            self.ids.push((id, Remembered { appended, digest: batch.digest }));
+        }
+        self.sync |= append.sync;
+        self.appends.push(append);
+        Ok(appended)
+    }
+
+    fn stream_end(
+        &self,
+        view: &View,
+        stream: &StreamId,
+    ) -> Result<(Revision, Position), ReadError> {
+        match self.streams.get(stream) {
+            Some(&end) => Ok(end),
+            None => view.stream_end(stream),
+        }
+    }
+
+    /// Returns the last staged event that a query condition forbids.
+    fn latest_match(
+        &self,
+        next: Position,
+        clause: &headwater_core::QueryCondition,
+    ) -> Option<Position> {
+        let events = self.appends.iter().flat_map(|append| &append.events);
+        (0..)
+            .map(|n| next.advanced_by(n))
+            .zip(events)
+            .filter(|(position, event)| *position > clause.after && clause.query.matches(*event))
+            .last()
+            .map(|(position, _)| position)
+    }
+
+    fn clear(&mut self) {
+        self.frame.clear();
+        self.records.clear();
+        self.terms.clear();
+        self.streams.clear();
+        self.appends.clear();
+        self.ids.clear();
+        self.sync = false;
+        if self.frame.capacity() > 4 * GROUP_BYTES {
+            self.frame = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The store through its public surface.
+
+mod basics;
+mod common;
