@@ -129,11 +129,7 @@ impl Checkpoint {
             });
         }
         if self.position > head {
-            return Err(CheckpointMismatch::BeyondHead {
-                projection,
-                stored: self.position,
-                head,
-            });
+            return Err(CheckpointMismatch::BeyondHead { projection, stored: self.position, head });
         }
         Ok(())
     }
@@ -151,10 +147,7 @@ mod tests {
             log: LogId::from_bytes([1; 16]),
             selection: 7,
         };
-        let stored = Checkpoint {
-            id: id.clone(),
-            position: Position::new(5),
-        };
+        let stored = Checkpoint { id: id.clone(), position: Position::new(5) };
         let head = Position::new(5);
         assert_eq!(stored.check(&id, head), Ok(()));
         let other = |change: fn(&mut ProjectionId)| {

@@ -27,15 +27,9 @@ impl Lag {
     ) -> Result<Self, ReadError> {
         let head = log.head(visibility).await?;
         let events = head.events_since(reached).unwrap_or(0);
-        let mut lag = Self {
-            events,
-            exact,
-            time: Duration::ZERO,
-        };
+        let mut lag = Self { events, exact, time: Duration::ZERO };
         if events > 0 {
-            let first = Read::forward(Query::all(), reached)
-                .limit(1)
-                .visible(visibility);
+            let first = Read::forward(Query::all(), reached).limit(1).visible(visibility);
             if let Some(event) = log.read(first).await?.events.first() {
                 lag.time = Timestamp::now().saturating_since(event.commit_time);
             }

@@ -15,10 +15,7 @@ pub struct Backoff {
 impl Default for Backoff {
     /// From 100 ms up to 30 s.
     fn default() -> Self {
-        Self {
-            first: Duration::from_millis(100),
-            max: Duration::from_secs(30),
-        }
+        Self { first: Duration::from_millis(100), max: Duration::from_secs(30) }
     }
 }
 
@@ -46,10 +43,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_limit() {
-        let backoff = Backoff {
-            first: Duration::from_millis(100),
-            max: Duration::from_secs(1),
-        };
+        let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
         let waits: Vec<u128> = (1..=6).map(|n| backoff.delay(n).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(backoff.delay(u32::MAX), backoff.max);
@@ -60,10 +54,7 @@ mod tests {
         let backoff = Backoff::default();
         for failures in 1..40 {
             let (full, random) = (backoff.delay(failures), backoff.jittered(failures));
-            assert!(
-                random >= full / 2 && random <= full,
-                "{random:?} of {full:?}"
-            );
+            assert!(random >= full / 2 && random <= full, "{random:?} of {full:?}");
         }
     }
 }

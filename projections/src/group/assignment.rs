@@ -38,9 +38,8 @@ pub(super) fn rebalance(targets: &mut [Option<MemberId>], members: &[MemberId]) 
     for (member, quota) in &mut quotas {
         *quota -= counts.get(member).copied().unwrap_or(0);
     }
-    let mut takers = quotas
-        .into_iter()
-        .flat_map(|(member, open)| std::iter::repeat_n(member, open));
+    let mut takers =
+        quotas.into_iter().flat_map(|(member, open)| std::iter::repeat_n(member, open));
     for target in targets.iter_mut().filter(|target| target.is_none()) {
         *target = takers.next();
     }
@@ -88,12 +87,7 @@ mod tests {
         rebalance(&mut targets, &[MemberId(0), MemberId(1), MemberId(2)]);
         let moved = before.iter().zip(&targets).filter(|(a, b)| a != b).count();
         assert_eq!(moved, 341);
-        assert!(
-            before
-                .iter()
-                .zip(&targets)
-                .all(|(a, b)| a == b || *b == Some(MemberId(2)))
-        );
+        assert!(before.iter().zip(&targets).all(|(a, b)| a == b || *b == Some(MemberId(2))));
     }
 
     #[test]

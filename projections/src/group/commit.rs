@@ -36,10 +36,7 @@ impl CommitPlan {
                 last.slots = longer;
                 continue;
             }
-            commits.push(SlotCommit {
-                slots: SlotRange::one(*slot),
-                progress: progress.clone(),
-            });
+            commits.push(SlotCommit { slots: SlotRange::one(*slot), progress: progress.clone() });
         }
         commits
     }
@@ -92,10 +89,7 @@ mod tests {
     #[test]
     fn runs_join_neighbours_and_nothing_else() {
         let joined = runs([0, 1, 2, 7, 9, 10].map(slot));
-        let shape: Vec<_> = joined
-            .iter()
-            .map(|r| (r.first().get(), r.last().get()))
-            .collect();
+        let shape: Vec<_> = joined.iter().map(|r| (r.first().get(), r.last().get())).collect();
         assert_eq!(shape, [(0, 2), (7, 7), (9, 10)]);
     }
 }

@@ -214,12 +214,7 @@ impl Coordinator {
     pub(super) fn join(&mut self, name: Arc<str>) -> MemberId {
         let id = MemberId(self.members_joined);
         self.members_joined += 1;
-        let member = MemberState {
-            name,
-            ready: BTreeSet::new(),
-            in_flight: 0,
-            starved: false,
-        };
+        let member = MemberState { name, ready: BTreeSet::new(), in_flight: 0, starved: false };
         self.members.insert(id, member);
         self.reassign();
         id
@@ -314,20 +309,12 @@ impl Coordinator {
         let generation = tracker.generation();
         let taken = tracker.take(position, lease);
         let (event, attempt) = taken.expect("C2: a member's ready events are ready in their slot");
-        Dispatch {
-            event,
-            generation,
-            attempt,
-            token: lease.token,
-        }
+        Dispatch { event, generation, attempt, token: lease.token }
     }
 
     fn timer(&mut self, at: Instant, slot: Slot, position: Position) -> Timer {
         self.tokens += 1;
-        let timer = Timer {
-            at,
-            token: self.tokens,
-        };
+        let timer = Timer { at, token: self.tokens };
         self.timers.insert(timer, (slot, position));
         self.wake.steward |= self.armed.is_none_or(|armed| at < armed);
         timer
@@ -399,10 +386,7 @@ impl Coordinator {
         let Some(old) = self.slot(slot).tracker.lease(at, token) else {
             return false;
         };
-        let lease = Timer {
-            at: now + self.lease,
-            token,
-        };
+        let lease = Timer { at: now + self.lease, token };
         self.timers.remove(&old);
         self.timers.insert(lease, (slot, at));
         self.slot_mut(slot).tracker.renew(at, lease);
@@ -415,11 +399,7 @@ impl Coordinator {
             && entry.key().at <= now
         {
             let (timer, (slot, position)) = entry.remove_entry();
-            let leased = self
-                .slot(slot)
-                .tracker
-                .lease(position, timer.token)
-                .is_some();
+            let leased = self.slot(slot).tracker.lease(position, timer.token).is_some();
             if leased {
                 self.landed(slot);
             }
@@ -608,11 +588,5 @@ impl Coordinator {
         self.wake.steward = true;
         self.wake.reader = true;
         self.wake.reader_restart = true;
-    }
-
-    #[cfg(test)]
-    pub(super) fn owner(&self, slot: Slot) -> (Option<MemberId>, Generation) {
-        let state = self.slot(slot);
-        (state.owner, state.tracker.generation())
     }
 }

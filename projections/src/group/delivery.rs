@@ -63,11 +63,7 @@ pub struct Delivery {
 
 impl Delivery {
     pub(super) fn new(shared: Arc<Shared>, dispatch: Dispatch) -> Self {
-        Self {
-            shared,
-            dispatch,
-            settled: false,
-        }
+        Self { shared, dispatch, settled: false }
     }
 
     /// Returns the event.
@@ -102,8 +98,7 @@ impl Delivery {
     pub fn ack(mut self) -> Settlement {
         self.settled = true;
         let (slot, position, token) = self.place();
-        self.shared
-            .settle(|group| group.ack(slot, position, token, Instant::now()))
+        self.shared.settle(|group| group.ack(slot, position, token, Instant::now()))
     }
 
     /// Gives the event back, to be delivered again after `delay`. Later events of its key wait.
@@ -115,14 +110,12 @@ impl Delivery {
     /// Starts the lease anew, for work that takes longer.
     pub fn renew(&self) -> Settlement {
         let (slot, position, token) = self.place();
-        self.shared
-            .settle(|group| group.renew(slot, position, token, Instant::now()))
+        self.shared.settle(|group| group.renew(slot, position, token, Instant::now()))
     }
 
     fn put_back(&self, delay: Duration) -> Settlement {
         let (slot, position, token) = self.place();
-        self.shared
-            .settle(|group| group.put_back(slot, position, token, delay, Instant::now()))
+        self.shared.settle(|group| group.put_back(slot, position, token, delay, Instant::now()))
     }
 
     fn place(&self) -> (Slot, headwater_core::Position, u64) {

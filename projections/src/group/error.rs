@@ -57,16 +57,13 @@ impl ConsumerError {
     pub(super) fn from_log(group: &GroupName, source: GroupError) -> Self {
         let group = group.clone();
         match source {
-            GroupError::Fenced { .. } => Self::Fenced {
-                group,
-                source: Some(source),
-            },
+            GroupError::Fenced { .. } => Self::Fenced { group, source: Some(source) },
             source => Self::Log { group, source },
         }
     }
 
     /// Returns whether the same call may succeed later without anybody reopening anything.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Log { source, .. } => match source {
                 GroupError::StorageFull(_) => true,

@@ -28,12 +28,7 @@ impl Member {
         let name: Arc<str> = name.into();
         let handle = Arc::clone(&group.handle);
         let (id, bell) = handle.shared.add_member(Arc::clone(&name))?;
-        Ok(Self {
-            handle,
-            id,
-            name,
-            bell,
-        })
+        Ok(Self { handle, id, name, bell })
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -66,11 +66,7 @@ impl GroupOptions {
 
     fn check(&self) -> Result<(), ConsumerError> {
         let invalid = |option, given: &dyn std::fmt::Debug, remedy| {
-            Err(ConsumerError::InvalidOption {
-                option,
-                given: format!("{given:?}"),
-                remedy,
-            })
+            Err(ConsumerError::InvalidOption { option, given: format!("{given:?}"), remedy })
         };
         let positive = "give it more than zero";
         if self.lease.is_zero() {
@@ -80,11 +76,7 @@ impl GroupOptions {
             return invalid("floor_interval", &self.floor_interval, positive);
         }
         if self.in_flight_max == 0 {
-            return invalid(
-                "in_flight_max",
-                &self.in_flight_max,
-                "let at least one event in",
-            );
+            return invalid("in_flight_max", &self.in_flight_max, "let at least one event in");
         }
         Ok(())
     }
@@ -148,9 +140,7 @@ impl ConsumerGroup {
         let (name, selection) = (options.name.clone(), options.selection.clone());
         let opened = log.open_group(name, selection, options.start).await;
         let state = opened.map_err(|error| ConsumerError::from_log(&options.name, error))?;
-        let visibility = options
-            .visibility
-            .unwrap_or_else(|| log.settled_visibility());
+        let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
         let shared = Arc::new(Shared::new(log, &options, visibility, state.floor()));
         let tasks = [
             tokio::spawn(tasks::read(Arc::clone(&shared))).abort_handle(),
@@ -169,6 +159,17 @@ impl ConsumerGroup {
         self.shared().name()
     }
 
+    /// Returns how long a member may take to settle a delivery.
+    pub fn lease(&self) -> Duration {
+        self.shared().lease
+    }
+
+    /// Returns the position up to which every event is settled. It is durable with the commits
+    /// that follow.
+    pub fn floor(&self) -> Position {
+        self.shared().with(|group| group.floor())
+    }
+
     /// Adds a member. It gets its share of the slots as the others let go of them.
     ///
     /// # Errors
@@ -179,10 +180,7 @@ impl ConsumerGroup {
     ///
     /// Cancel safe.
     // The call may have to wait in a later version, where members live in other processes.
-    #[expect(
-        clippy::unused_async,
-        reason = "members of other processes will need to wait"
-    )]
+    #[expect(clippy::unused_async, reason = "members of other processes will need to wait")]
     pub async fn join(&self, member: &str) -> Result<Member, ConsumerError> {
         Member::new(self, member)
     }
@@ -212,9 +210,7 @@ impl ConsumerGroup {
             shared.with(|group| group.restart(to, generation));
             Ok(())
         });
-        let closed = ConsumerError::Closed {
-            group: self.name().clone(),
-        };
+        let closed = ConsumerError::Closed { group: self.name().clone() };
         task.await.unwrap_or(Err(closed))
     }
 
@@ -237,19 +233,10 @@ impl ConsumerGroup {
         };
         match outcome {
             Some(now) if now.floor >= position => Ok(()),
-            Some(shared::Reached {
-                floor,
-                over: Some(cause),
-            }) => Err(WaitError::Stopped {
-                position,
-                reached: floor,
-                cause: Arc::new(cause),
-            }),
-            _ => Err(WaitError::Timeout {
-                position,
-                reached: self.shared().with(|group| group.floor()),
-                timeout,
-            }),
+            Some(shared::Reached { floor, over: Some(cause) }) => {
+                Err(WaitError::Stopped { position, reached: floor, cause: Arc::new(cause) })
+            }
+            _ => Err(WaitError::Timeout { position, reached: self.floor(), timeout }),
         }
     }
 
@@ -308,7 +295,7 @@ impl ConsumerGroup {
     /// Cancel safe.
     pub async fn lag(&self) -> Result<Lag, ConsumerError> {
         let shared = self.shared();
-        let floor = shared.with(|group| group.floor());
+        let floor = self.floor();
         let exact = shared.selection.is_all();
         let lag = Lag::measure(&*shared.log, floor, exact, shared.visibility).await;
         lag.map_err(|error| shared.read_failed(floor, error))

@@ -23,14 +23,7 @@ use super::testing::event_at;
 const LEASE: Duration = Duration::from_secs(30);
 const IN_FLIGHT_MAX: usize = 12;
 /// Several keys share a slot, so that slots have a sequence of their own.
-const KEYS: [(&str, u16); 6] = [
-    ("a", 3),
-    ("b", 3),
-    ("c", 3),
-    ("d", 4),
-    ("e", 700),
-    ("f", 700),
-];
+const KEYS: [(&str, u16); 6] = [("a", 3), ("b", 3), ("c", 3), ("d", 4), ("e", 700), ("f", 700)];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -140,10 +133,7 @@ impl World {
 
     fn selected(&self) -> impl Iterator<Item = &RecordedEvent> {
         let start = self.start;
-        let selected = self
-            .log
-            .iter()
-            .filter(move |(e, s)| *s && e.position > start);
+        let selected = self.log.iter().filter(move |(e, s)| *s && e.position > start);
         selected.map(|(event, _)| event)
     }
 
@@ -164,13 +154,8 @@ impl World {
             Op::Renew(held) => {
                 if let Some(held) = self.held.get_mut(held) {
                     let alive = held.until > self.now;
-                    let renewed = self
-                        .group
-                        .renew(held.slot, held.position, held.token, self.now);
-                    assert_eq!(
-                        renewed, alive,
-                        "a lease can be renewed exactly until it ends"
-                    );
+                    let renewed = self.group.renew(held.slot, held.position, held.token, self.now);
+                    assert_eq!(renewed, alive, "a lease can be renewed exactly until it ends");
                     if renewed {
                         held.until = self.now + LEASE;
                     }
@@ -189,7 +174,6 @@ impl World {
             Op::BeginHandOver if self.moving.is_none() => {
                 self.moving = self.group.begin_hand_over();
             }
-            Op::BeginHandOver => {}
             Op::FinishHandOver => self.finish_hand_over(),
             Op::AbortHandOver => {
                 if let Some(moving) = self.moving.take() {
@@ -210,7 +194,7 @@ impl World {
                 self.store(plan);
             }
             Op::Seek(to) if self.moving.is_none() => self.seek(to),
-            Op::Commit(_) | Op::Floors | Op::Seek(_) => {}
+            Op::BeginHandOver | Op::Commit(_) | Op::Floors | Op::Seek(_) => {}
             Op::Crash => self.crash(),
         }
         let (open, _) = self.group.load();
@@ -240,16 +224,9 @@ impl World {
         for dispatch in self.group.next(member, max, self.now) {
             let event = &dispatch.event;
             let position = event.position;
-            assert!(
-                !self.acked.contains(&position),
-                "{position} was acked before"
-            );
-            let open = self
-                .selected()
-                .filter(|e| !self.acked.contains(&e.position));
-            let first = open
-                .into_iter()
-                .find(|e| e.ordering_key() == event.ordering_key());
+            assert!(!self.acked.contains(&position), "{position} was acked before");
+            let open = self.selected().filter(|e| !self.acked.contains(&e.position));
+            let first = open.into_iter().find(|e| e.ordering_key() == event.ordering_key());
             assert_eq!(
                 first.map(|e| e.position),
                 Some(position),
@@ -257,10 +234,7 @@ impl World {
             );
             let twice = |held: &Held| held.position == position && held.until > self.now;
             assert!(!self.held.iter().any(twice), "{position} is out already");
-            let owner = *self
-                .owners
-                .entry((event.slot, dispatch.generation))
-                .or_insert(member);
+            let owner = *self.owners.entry((event.slot, dispatch.generation)).or_insert(member);
             assert_eq!(owner, member, "a slot has one owner in a generation");
             assert_eq!(
                 self.durable.slot(event.slot).generation,
@@ -284,14 +258,8 @@ impl World {
             return;
         }
         let held = self.held.remove(held);
-        let counted = self
-            .group
-            .ack(held.slot, held.position, held.token, self.now);
-        assert_eq!(
-            counted,
-            held.until > self.now,
-            "an ack counts exactly until the lease ends"
-        );
+        let counted = self.group.ack(held.slot, held.position, held.token, self.now);
+        assert_eq!(counted, held.until > self.now, "an ack counts exactly until the lease ends");
         if counted {
             self.acked.insert(held.position);
         }
@@ -301,8 +269,7 @@ impl World {
         if held < self.held.len() {
             let held = self.held.remove(held);
             let delay = Duration::from_secs(seconds);
-            self.group
-                .put_back(held.slot, held.position, held.token, delay, self.now);
+            self.group.put_back(held.slot, held.position, held.token, delay, self.now);
         }
     }
 
@@ -310,11 +277,7 @@ impl World {
         let (None, Some(plan)) = (&self.reading, self.group.read_plan()) else {
             return;
         };
-        let mut page = Page {
-            events: Vec::new(),
-            scanned: plan.after,
-            done: true,
-        };
+        let mut page = Page { events: Vec::new(), scanned: plan.after, done: true };
         for (event, selected) in self.log.iter().filter(|(e, _)| e.position > plan.after) {
             if page.events.len() == limit.min(plan.limit) {
                 break;
@@ -340,9 +303,7 @@ impl World {
         } else {
             let plan = self.group.plan_commit(None);
             self.store(plan);
-            let generation = self
-                .durable
-                .claim(&runs(moving.moves.iter().map(|&(slot, _)| slot)));
+            let generation = self.durable.claim(&runs(moving.moves.iter().map(|&(slot, _)| slot)));
             self.group.finish_hand_over(moving, generation);
         }
     }
@@ -358,14 +319,8 @@ impl World {
             .map(|e| e.position)
             .collect();
         let unacked: Vec<_> = durable.difference(&self.acked).collect();
-        assert!(
-            unacked.is_empty(),
-            "{unacked:?} were never acked and are settled"
-        );
-        assert!(
-            durable.is_superset(&self.durable_acks),
-            "what is durable stays"
-        );
+        assert!(unacked.is_empty(), "{unacked:?} were never acked and are settled");
+        assert!(durable.is_superset(&self.durable_acks), "what is durable stays");
         self.durable_acks = durable;
     }
 
@@ -373,10 +328,7 @@ impl World {
         let floor = self.group.floor();
         let unacked = self.selected().find(|e| !self.acked.contains(&e.position));
         let unacked = unacked.map_or(Position::MAX, |e| e.position);
-        assert!(
-            floor < unacked,
-            "the floor {floor} passed the unacked {unacked}"
-        );
+        assert!(floor < unacked, "the floor {floor} passed the unacked {unacked}");
     }
 
     fn seek(&mut self, to: u64) {
@@ -421,10 +373,7 @@ impl World {
         let mut rounds = 0;
         while self.group.floor() < self.head() {
             rounds += 1;
-            assert!(
-                rounds < 1_000,
-                "it goes round and round without getting anywhere"
-            );
+            assert!(rounds < 1_000, "it goes round and round without getting anywhere");
             self.run(Op::FinishHandOver);
             self.run(Op::BeginHandOver);
             self.run(Op::FinishHandOver);
@@ -442,17 +391,10 @@ impl World {
         self.run(Op::FinishHandOver);
         self.run(Op::Commit(None));
         self.run(Op::Floors);
-        let left: Vec<_> = self
-            .selected()
-            .filter(|e| !self.acked.contains(&e.position))
-            .collect();
+        let left: Vec<_> = self.selected().filter(|e| !self.acked.contains(&e.position)).collect();
         assert!(left.is_empty(), "never delivered: {left:?}");
         if !self.log.is_empty() {
-            assert_eq!(
-                self.durable.floor(),
-                self.head(),
-                "a restart reads nothing again"
-            );
+            assert_eq!(self.durable.floor(), self.head(), "a restart reads nothing again");
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Shared {
     pub(super) name: GroupName,
     pub(super) selection: Query,
     pub(super) visibility: Visibility,
+    pub(super) lease: Duration,
     pub(super) floor_interval: Duration,
     coordinator: Mutex<Coordinator>,
     pub(super) log_turn: tokio::sync::Mutex<()>,
@@ -43,9 +44,7 @@ pub(super) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -67,6 +66,7 @@ impl Shared {
             name: options.name.clone(),
             selection: options.selection.clone(),
             visibility,
+            lease: options.lease,
             floor_interval: options.floor_interval,
             coordinator: Mutex::new(coordinator),
             log_turn: tokio::sync::Mutex::new(()),
@@ -125,9 +125,7 @@ impl Shared {
     pub(super) fn over(&self, coordinator: &Coordinator) -> Option<ConsumerError> {
         match coordinator.phase() {
             Phase::Cold | Phase::Live => None,
-            Phase::Closed => Some(ConsumerError::Closed {
-                group: self.name.clone(),
-            }),
+            Phase::Closed => Some(ConsumerError::Closed { group: self.name.clone() }),
             Phase::Stopped(cause) => Some(cause.clone()),
         }
     }
@@ -139,11 +137,7 @@ impl Shared {
     }
 
     pub(super) fn settle(&self, work: impl FnOnce(&mut Coordinator) -> bool) -> Settlement {
-        if self.with(work) {
-            Settlement::Counted
-        } else {
-            Settlement::TooLate
-        }
+        if self.with(work) { Settlement::Counted } else { Settlement::TooLate }
     }
 
     pub(super) fn add_member(
@@ -210,11 +204,7 @@ impl Shared {
     }
 
     pub(super) fn read_failed(&self, after: Position, source: ReadError) -> ConsumerError {
-        ConsumerError::Read {
-            group: self.name.clone(),
-            after,
-            source,
-        }
+        ConsumerError::Read { group: self.name.clone(), after, source }
     }
 }
 

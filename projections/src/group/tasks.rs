@@ -16,10 +16,8 @@ use super::shared::{Shared, sleep_until};
 use crate::retry::Backoff;
 
 /// How long to wait before trying again what the log has refused for now.
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(100),
-    max: Duration::from_secs(10),
-};
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
 
 /// Reads pages for as long as the group is open.
 pub(super) async fn read(shared: Arc<Shared>) {
@@ -119,11 +117,7 @@ async fn hand_over(shared: &Shared) -> Result<(), ConsumerError> {
     let Some(plan) = shared.with(Coordinator::begin_hand_over) else {
         return Ok(());
     };
-    let done = if plan.cold {
-        first_claim(shared).await
-    } else {
-        claim(shared, &plan).await
-    };
+    let done = if plan.cold { first_claim(shared).await } else { claim(shared, &plan).await };
     match done {
         Ok(generation) => {
             shared.with(|group| group.finish_hand_over(plan, generation));
@@ -139,10 +133,7 @@ async fn hand_over(shared: &Shared) -> Result<(), ConsumerError> {
 /// Takes the whole group over from whoever had it, and loads how far it is.
 async fn first_claim(shared: &Shared) -> Result<Generation, ConsumerError> {
     let refused = |error| ConsumerError::from_log(&shared.name, error);
-    let claimed = shared
-        .log
-        .claim_slots(&shared.name, vec![SlotRange::all()])
-        .await;
+    let claimed = shared.log.claim_slots(&shared.name, vec![SlotRange::all()]).await;
     let generation = claimed.map_err(refused)?;
     let state = shared.log.group(&shared.name).await.map_err(refused)?;
     if state.generation != generation {
@@ -190,8 +181,5 @@ async fn claim(shared: &Shared, plan: &HandOver) -> Result<Generation, ConsumerE
 }
 
 fn taken_over(shared: &Shared) -> ConsumerError {
-    ConsumerError::Fenced {
-        group: shared.name.clone(),
-        source: None,
-    }
+    ConsumerError::Fenced { group: shared.name.clone(), source: None }
 }

@@ -1,10 +1,16 @@
-//! What the tests of groups share.
+//! What the tests of this package share: events, and a log that is watched and can fail.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use headwater_core::{
-    Append, CodecId, EventId, EventLog, EventType, GroupName, Headers, Key, MemoryLog, NewEvent,
-    Position, RecordedEvent, Revision, SchemaVersion, Slot, StreamId, Timestamp,
+    Append, AppendError, AppendId, Appended, CodecId, Durability, EventId, EventLog, EventType,
+    Generation, GroupError, GroupLog, GroupName, GroupState, Headers, Key, LogId, MemoryLog,
+    NewEvent, Page, Position, Query, Read, ReadError, RecordedEvent, Revision, SchemaVersion, Slot,
+    SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use super::{ConsumerGroup, GroupOptions};
@@ -40,16 +46,12 @@ pub(crate) fn slot_events(positions: &[u64]) -> Vec<Arc<RecordedEvent>> {
 /// Makes an event of a stream, which is also its key.
 pub(crate) fn event(stream: &str, event_type: &str) -> NewEvent {
     let stream = StreamId::new(stream).unwrap();
-    NewEvent::new(
-        stream,
-        EventType::new(event_type).unwrap(),
-        CodecId::RAW,
-        "x",
-    )
+    let event_type = EventType::new(event_type).unwrap();
+    NewEvent::new(stream, event_type, CodecId::RAW, "x")
 }
 
-/// Appends one event to each of these streams.
-pub(crate) async fn append(log: &MemoryLog, streams: &[&str]) -> Position {
+/// Appends one event to each of these streams and returns the last position.
+pub(crate) async fn append(log: &dyn EventLog, streams: &[&str]) -> Position {
     let events = streams.iter().map(|stream| event(stream, "t"));
     log.append(Append::new(events)).await.unwrap().last
 }
@@ -58,8 +60,130 @@ pub(crate) fn options() -> GroupOptions {
     GroupOptions::new(GroupName::new("g").unwrap())
 }
 
-pub(crate) async fn open(log: &MemoryLog) -> ConsumerGroup {
-    ConsumerGroup::open(Arc::new(log.clone()), options())
-        .await
-        .unwrap()
+pub(crate) async fn open(log: &Arc<WatchedLog>) -> ConsumerGroup {
+    open_with(log, options()).await
+}
+
+pub(crate) async fn open_with(log: &Arc<WatchedLog>, options: GroupOptions) -> ConsumerGroup {
+    let log: Arc<dyn GroupLog> = log.clone();
+    ConsumerGroup::open(log, options).await.unwrap()
+}
+
+/// A log in memory that counts what is asked of it, and fails when told to.
+#[derive(Debug, Default)]
+pub(crate) struct WatchedLog {
+    pub(crate) inner: MemoryLog,
+    pub(crate) reads: AtomicUsize,
+    pub(crate) claims: AtomicUsize,
+    /// What was committed, call by call.
+    pub(crate) commits: Mutex<Vec<Vec<SlotCommit>>>,
+    /// The next commits fail with these.
+    pub(crate) commit_errors: Mutex<VecDeque<GroupError>>,
+    /// The next reads fail with these.
+    pub(crate) read_errors: Mutex<VecDeque<ReadError>>,
+}
+
+impl WatchedLog {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) async fn state(&self) -> GroupState {
+        self.inner.group(&GroupName::new("g").unwrap()).await.unwrap()
+    }
+}
+
+pub(crate) fn io_error() -> Arc<io::Error> {
+    Arc::new(io::Error::other("made up"))
+}
+
+#[async_trait]
+impl EventLog for WatchedLog {
+    fn id(&self) -> LogId {
+        self.inner.id()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.inner.append(append).await
+    }
+
+    async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
+        self.inner.find_append(id).await
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, ReadError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let error = self.read_errors.lock().unwrap().pop_front();
+        match error {
+            Some(error) => Err(error),
+            None => self.inner.read(read).await,
+        }
+    }
+
+    async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
+        self.inner.head(visibility).await
+    }
+
+    async fn wait_for(&self, at: Position, visibility: Visibility) -> Result<Position, ReadError> {
+        self.inner.wait_for(at, visibility).await
+    }
+
+    fn subscribe(&self, query: Query, after: Position) -> Subscription {
+        self.inner.subscribe(query, after)
+    }
+}
+
+#[async_trait]
+impl GroupLog for WatchedLog {
+    async fn open_group(
+        &self,
+        name: GroupName,
+        selection: Query,
+        start: Start,
+    ) -> Result<GroupState, GroupError> {
+        self.inner.open_group(name, selection, start).await
+    }
+
+    async fn group(&self, name: &GroupName) -> Result<GroupState, GroupError> {
+        self.inner.group(name).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupState>, GroupError> {
+        self.inner.groups().await
+    }
+
+    async fn claim_slots(
+        &self,
+        name: &GroupName,
+        slots: Vec<SlotRange>,
+    ) -> Result<Generation, GroupError> {
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        self.inner.claim_slots(name, slots).await
+    }
+
+    async fn commit_slots(
+        &self,
+        name: &GroupName,
+        commits: Vec<SlotCommit>,
+    ) -> Result<(), GroupError> {
+        let error = self.commit_errors.lock().unwrap().pop_front();
+        if let Some(error) = error {
+            return Err(error);
+        }
+        self.inner.commit_slots(name, commits.clone()).await?;
+        self.commits.lock().unwrap().push(commits);
+        Ok(())
+    }
+
+    async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
+        self.inner.seek_group(name, to).await
+    }
+
+    async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {
+        self.inner.delete_group(name).await
+    }
 }

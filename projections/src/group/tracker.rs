@@ -77,11 +77,7 @@ impl Tracker {
     /// Begins where the log says the slot is.
     pub(super) fn new(committed: SlotProgress) -> Self {
         let inherited = committed.settled.clone();
-        Self {
-            committed,
-            inherited,
-            ..Self::default()
-        }
+        Self { committed, inherited, ..Self::default() }
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -111,15 +107,6 @@ impl Tracker {
     /// Goes through the events that can be taken now, in order.
     pub(super) fn ready(&self) -> impl Iterator<Item = Position> + '_ {
         self.ready.iter().copied()
-    }
-
-    /// Goes through the events that are not settled, in order.
-    #[cfg(test)]
-    pub(super) fn open(&self) -> impl Iterator<Item = &RecordedEvent> {
-        self.places.values().filter_map(|place| match place {
-            Place::Open(open) => Some(&*open.event),
-            Place::Settled(_) => None,
-        })
     }
 
     /// Takes in the next event that was read; positions only grow.
@@ -154,17 +141,9 @@ impl Tracker {
         };
         self.places.insert(
             position,
-            Place::Open(Open {
-                event,
-                attempts: 0,
-                standing: Standing::Waiting,
-            }),
+            Place::Open(Open { event, attempts: 0, standing: Standing::Waiting }),
         );
-        if first {
-            Offered::Ready
-        } else {
-            Offered::Behind
-        }
+        if first { Offered::Ready } else { Offered::Behind }
     }
 
     fn open_mut(&mut self, position: Position) -> Option<&mut Open> {
@@ -228,10 +207,7 @@ impl Tracker {
         self.acks += 1;
         self.join_settled(position);
         let key = open.event.ordering_key();
-        let queue = self
-            .keys
-            .get_mut(key)
-            .expect("T2: open events have a queue");
+        let queue = self.keys.get_mut(key).expect("T2: open events have a queue");
         debug_assert_eq!(queue.front(), Some(&position), "T2: keys go in order");
         queue.pop_front();
         let next = queue.front().copied();
@@ -275,13 +251,10 @@ impl Tracker {
     /// Returns what a commit should make durable.
     pub(super) fn progress(&self, scanned: Position) -> SlotProgress {
         let floor = self.floor(scanned);
-        let own = self
-            .places
-            .iter()
-            .filter_map(|(&first, place)| match place {
-                Place::Settled(last) => Some((first, *last)),
-                Place::Open(_) => None,
-            });
+        let own = self.places.iter().filter_map(|(&first, place)| match place {
+            Place::Settled(last) => Some((first, *last)),
+            Place::Open(_) => None,
+        });
         let mut settled: Vec<(Position, Position)> = own.collect();
         // What was not read again yet still counts.
         let unread = floor.max(scanned);
@@ -291,11 +264,7 @@ impl Tracker {
                 _ => settled.push((first.max(unread.next()), last)),
             }
         }
-        SlotProgress {
-            floor,
-            settled,
-            generation: self.generation(),
-        }
+        SlotProgress { floor, settled, generation: self.generation() }
     }
 }
 
@@ -307,10 +276,7 @@ mod tests {
     const P: fn(u64) -> Position = Position::new;
 
     fn lease(token: u64) -> Timer {
-        Timer {
-            at: Instant::now(),
-            token,
-        }
+        Timer { at: Instant::now(), token }
     }
 
     fn ack(tracker: &mut Tracker, position: u64) {

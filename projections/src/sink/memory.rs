@@ -116,10 +116,7 @@ impl<S: Default> MemorySink<S> {
     /// The state is stored in the [`Bincode`](headwater_core::Bincode) encoding, which does not
     /// describe itself: raise the projection's version whenever the shape of `S` changes.
     pub fn with_snapshot(path: impl Into<PathBuf>) -> Self {
-        Self {
-            snapshot: Some(path.into()),
-            ..Self::new()
-        }
+        Self { snapshot: Some(path.into()), ..Self::new() }
     }
 }
 

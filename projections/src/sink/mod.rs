@@ -100,9 +100,6 @@ pub enum SinkError {
 impl SinkError {
     /// Wraps what a sink's engine said.
     pub fn engine(action: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Engine {
-            action,
-            source: Arc::new(source),
-        }
+        Self::Engine { action, source: Arc::new(source) }
     }
 }

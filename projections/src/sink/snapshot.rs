@@ -55,7 +55,7 @@ pub(super) fn read<S: DeserializeOwned>(
         return Err(SnapshotFault::Name(checkpoint.id.name));
     }
     checkpoint.check(id, head)?;
-    Ok(Some((checkpoint, Bincode::decode(state)?)))
+    Ok(Some((checkpoint, Bincode::decode_verified(state)?)))
 }
 
 /// Returns the encoded checkpoint and state.
@@ -109,11 +109,7 @@ pub(super) fn write<S: Serialize>(
     let temporary = PathBuf::from(temporary);
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |error| SinkError::File {
-            action,
-            path,
-            source: Arc::new(error),
-        }
+        move |error| SinkError::File { action, path, source: Arc::new(error) }
     };
     let fill = || {
         let mut file = File::create(&temporary)?;

@@ -132,9 +132,7 @@ impl Sink for SqliteSink {
     }
 
     fn begin(&mut self) -> Result<SqliteTx<'_>, SinkError> {
-        let begun = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         begun.map(SqliteTx).map_err(failed("beginning a transaction"))
     }
 

@@ -1,0 +1,141 @@
+//! One reactor at work: take a batch, react to each event, commit.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
+use super::{ReactError, Reactor, ReactorOptions};
+use crate::group::{ConsumerError, Delivery, Member, Settlement};
+
+pub(super) struct Drive<R: Reactor> {
+    pub(super) reactor: R,
+    pub(super) member: Member,
+    pub(super) options: ReactorOptions,
+    /// How often the leases of what is in hand are renewed.
+    pub(super) heartbeat: Duration,
+    pub(super) stop: Arc<watch::Sender<bool>>,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) status: Arc<watch::Sender<ReactorStatus>>,
+}
+
+impl<R: Reactor> Drive<R> {
+    /// Works until told to stop or until something fails for good, which stops the others too.
+    pub(super) async fn run(mut self) -> Result<(), Arc<ReactorStop>> {
+        let worked = self.work().await;
+        // In both cases what was acked is committed and the slots go to others.
+        let left = self.member.leave().await;
+        let done = worked.and(left.map_err(ReactorStop::Group));
+        done.map_err(|cause| {
+            tracing::error!(%cause, "the reactor stops");
+            let cause = Arc::new(cause);
+            self.status.send_modify(|status| status.stop(&cause));
+            self.stop.send_replace(true);
+            cause
+        })
+    }
+
+    async fn work(&mut self) -> Result<(), ReactorStop> {
+        loop {
+            let deliveries = tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|&stop| stop) => return Ok(()),
+                next = self.member.next(self.options.batch_events) => next,
+            };
+            let mut batch = VecDeque::from(deliveries.map_err(ReactorStop::Group)?);
+            while let Some(delivery) = batch.pop_front() {
+                self.handle(delivery, &batch).await?;
+                if *self.stopping.borrow() {
+                    // The rest goes back.
+                    return Ok(());
+                }
+            }
+            match self.member.commit().await {
+                Ok(()) => {}
+                Err(error) if error.is_passing() => self.commit_failed(&error),
+                Err(error) => return Err(ReactorStop::Group(error)),
+            }
+        }
+    }
+
+    /// The acks stay in memory and go with the next commit.
+    fn commit_failed(&self, error: &ConsumerError) {
+        tracing::warn!(member = self.member.name(), %error, "a commit waits for the next one");
+    }
+
+    async fn handle(
+        &mut self,
+        delivery: Delivery,
+        waiting: &VecDeque<Delivery>,
+    ) -> Result<(), ReactorStop> {
+        if delivery.renew() == Settlement::TooLate {
+            // Somebody else has it, or will.
+            return Ok(());
+        }
+        let position = delivery.event().position;
+        let reacted = self.react(&delivery, waiting).await;
+        let reacted = reacted.map_err(|message| ReactorStop::Panicked { position, message })?;
+        let Err(error) = reacted else {
+            delivery.ack();
+            self.status.send_modify(|status| status.reacted += 1);
+            return Ok(());
+        };
+        let attempt = delivery.attempt();
+        tracing::warn!(%position, attempt, %error, "a reaction failed");
+        let delay = error.retry_after;
+        let delay = delay.unwrap_or_else(|| self.options.backoff.jittered(attempt));
+        delivery.retry_after(delay);
+        self.status.send_modify(|status| {
+            status.failed += 1;
+            status.last_failure =
+                Some(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
+        });
+        match self.options.attempts_max {
+            Some(max) if attempt >= max => {
+                Err(ReactorStop::Failed { position, attempts: attempt, source: error.source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reacts to one event, and meanwhile keeps the leases of everything in hand. A panic comes
+    /// back as its message.
+    async fn react(
+        &mut self,
+        delivery: &Delivery,
+        waiting: &VecDeque<Delivery>,
+    ) -> Result<Result<(), ReactError>, String> {
+        let key = delivery.idempotency_key();
+        let mut reaction = pin!(self.reactor.react(delivery.event(), &key));
+        // After a panic the reactor is not called again.
+        let mut reaction = pin!(poll_fn(move |context| {
+            let polled = catch_unwind(AssertUnwindSafe(|| reaction.as_mut().poll(context)));
+            match polled {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+                Err(panic) => Poll::Ready(Err(crate::panic::message(&*panic))),
+            }
+        }));
+        let mut heartbeat = tokio::time::interval(self.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut reaction => return result,
+                _ = heartbeat.tick() => {
+                    delivery.renew();
+                    for delivery in waiting {
+                        delivery.renew();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Reactors: effects and commands, driven by the members of a consumer group.
+
+mod drive;
+mod status;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headwater_core::{Position, RecordedEvent};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::drive::Drive;
+pub use self::status::{ReactorFailure, ReactorPhase, ReactorStatus, ReactorStop};
+use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
+use crate::retry::Backoff;
+use crate::wait::WaitError;
+
+/// Does something about events: sends a mail, calls a service, issues a command.
+///
+/// # Guarantees
+///
+/// Every event of the group is reacted to at least once, and those of one key in order, each
+/// after the one before succeeded. After a crash or a lost lease the same event comes again with
+/// the same `key`: hand it to whatever must not act twice. A rebuild of a projection never comes
+/// here; only [`ConsumerGroup::seek`] makes a group see events again.
+#[async_trait]
+pub trait Reactor: Send + 'static {
+    /// Reacts to one event. While it runs, the event's lease is renewed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong: the event comes again after a while, and the later events of its key
+    /// wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// The runner never drops the future half way, but the process may end.
+    async fn react(
+        &mut self,
+        event: &RecordedEvent,
+        key: &IdempotencyKey,
+    ) -> Result<(), ReactError>;
+}
+
+/// What a reactor failed with. Every error converts into it, so `?` works.
+#[derive(Clone)]
+pub struct ReactError {
+    source: Arc<dyn Error + Send + Sync>,
+    retry_after: Option<Duration>,
+}
+
+impl ReactError {
+    /// Makes an error from a text.
+    pub fn message(text: impl Into<String>) -> Self {
+        Self {
+            source: Arc::from(Box::<dyn Error + Send + Sync>::from(text.into())),
+            retry_after: None,
+        }
+    }
+
+    /// Asks for the next attempt after this time, instead of what the options say.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for ReactError {
+    fn from(error: E) -> Self {
+        Self { source: Arc::new(error), retry_after: None }
+    }
+}
+
+impl fmt::Display for ReactError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl fmt::Debug for ReactError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+/// How a reactor is run.
+#[derive(Clone, Copy, Debug)]
+pub struct ReactorOptions {
+    /// How many events a member takes at a time, at least one. They are reacted to one after the
+    /// other and committed together: more is faster, and repeats more after a crash.
+    pub batch_events: usize,
+    /// How long an event waits that was reacted to in vain, half of it by chance.
+    pub backoff: Backoff,
+    /// After how many attempts the reactor stops; never where this is `None`. No event is ever
+    /// skipped.
+    pub attempts_max: Option<u32>,
+}
+
+impl Default for ReactorOptions {
+    /// Takes 32 events at a time and tries for ever, from 100 ms up to 30 s.
+    fn default() -> Self {
+        Self { batch_events: 32, backoff: Backoff::default(), attempts_max: None }
+    }
+}
+
+/// Starts reactors.
+#[derive(Clone, Copy, Debug)]
+pub struct ReactorRunner;
+
+impl ReactorRunner {
+    /// Lets `members` reactors, made by `factory` from their number, share the work of a group.
+    /// Must be called inside a tokio runtime.
+    ///
+    /// They join as `name-0`, `name-1` and so on. Give a group to one runner only, unless both
+    /// do the same.
+    ///
+    /// # Errors
+    ///
+    /// If the group is closed or has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future starts nothing.
+    pub async fn start<R: Reactor>(
+        group: &ConsumerGroup,
+        name: &str,
+        mut factory: impl FnMut(usize) -> R,
+        members: usize,
+        options: ReactorOptions,
+    ) -> Result<ReactorHandle, ConsumerError> {
+        let mut joined = Vec::with_capacity(members);
+        for number in 0..members {
+            joined.push(group.join(&format!("{name}-{number}")).await?);
+        }
+        let (stop, stopping) = watch::channel(false);
+        let stop = Arc::new(stop);
+        let status = Arc::new(watch::Sender::new(ReactorStatus::default()));
+        let drive = |(number, member)| {
+            let drive = Drive {
+                reactor: factory(number),
+                member,
+                options,
+                heartbeat: group.lease() / 3,
+                stop: Arc::clone(&stop),
+                stopping: stopping.clone(),
+                status: Arc::clone(&status),
+            };
+            tokio::spawn(drive.run())
+        };
+        let tasks = joined.into_iter().enumerate().map(drive).collect();
+        Ok(ReactorHandle { group: group.clone(), name: name.into(), stop, status, tasks })
+    }
+}
+
+/// A running reactor. Dropping it stops the reactor after the events under way.
+#[derive(Debug)]
+pub struct ReactorHandle {
+    group: ConsumerGroup,
+    name: Arc<str>,
+    stop: Arc<watch::Sender<bool>>,
+    status: Arc<watch::Sender<ReactorStatus>>,
+    tasks: Vec<JoinHandle<Result<(), Arc<ReactorStop>>>>,
+}
+
+impl ReactorHandle {
+    /// Returns the reactor's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the group that it works for, which knows lag and members.
+    pub fn group(&self) -> &ConsumerGroup {
+        &self.group
+    }
+
+    /// Returns what the reactor is doing.
+    pub fn status(&self) -> ReactorStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until everything up to `position` was reacted to.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Timeout`] says how far the group is; [`WaitError::Stopped`] why it will not
+    /// get there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        let mut status = self.status.subscribe();
+        let stopped = status.wait_for(|now| matches!(now.phase, ReactorPhase::Stopped { .. }));
+        let cause = tokio::select! {
+            biased;
+            done = self.group.wait_for(position, timeout) => return done,
+            stopped = stopped => match stopped.map(|now| now.phase.clone()) {
+                Ok(ReactorPhase::Stopped { cause }) => cause,
+                _ => Arc::new(ReactorStop::Shutdown),
+            },
+        };
+        let reached = self.group.floor();
+        if reached >= position {
+            return Ok(());
+        }
+        Err(WaitError::Stopped { position, reached, cause })
+    }
+
+    /// Lets each member finish the event under way, gives the others back, commits and leaves
+    /// the group. The group stays open.
+    ///
+    /// # Errors
+    ///
+    /// Why the reactor stopped before, or why it could not commit.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future shuts down all the same.
+    pub async fn shutdown(mut self) -> Result<(), Arc<ReactorStop>> {
+        self.stop.send_replace(true);
+        let mut result = Ok(());
+        for task in std::mem::take(&mut self.tasks) {
+            let done = task.await.unwrap_or_else(|_| Err(Arc::new(ReactorStop::Runtime)));
+            result = result.and(done);
+        }
+        self.status.send_modify(|status| status.stop(&Arc::new(ReactorStop::Shutdown)));
+        result
+    }
+}
+
+impl Drop for ReactorHandle {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests;

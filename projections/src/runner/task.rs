@@ -1,0 +1,283 @@
+//! The loop of a running projection: read a page, apply it, follow the head.
+
+use std::sync::Arc;
+
+use headwater_core::{EventLog, Page, Position, Query, Read, ReadError, Visibility};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::RunnerOptions;
+use super::status::{Meter, ProjectionStatus, StopCause};
+use super::worker::Worker;
+use crate::projection::Projection;
+
+/// What the handle asks of the task.
+pub(super) enum Request {
+    Rebuild(oneshot::Sender<()>),
+    Shutdown,
+}
+
+/// What the task lets the handle see.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) position: Position,
+    pub(super) applied: u64,
+    pub(super) status: ProjectionStatus,
+    pub(super) meter: Meter,
+}
+
+pub(super) struct Task<P: Projection> {
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) selection: Query,
+    pub(super) visibility: Visibility,
+    pub(super) options: RunnerOptions,
+    /// Always there, but while a thread has it or after the runtime is gone.
+    pub(super) worker: Option<Worker<P>>,
+    pub(super) name: Arc<str>,
+    /// Everything up to here is applied.
+    pub(super) cursor: Position,
+    /// The checkpoint that is committed.
+    pub(super) saved: Position,
+    /// When the cursor is committed and the sink flushed though nothing was applied.
+    pub(super) save_at: Instant,
+    pub(super) unflushed: bool,
+    /// What it does while it is behind: catch up, or rebuild.
+    pub(super) behind: ProjectionStatus,
+    pub(super) view: watch::Sender<View>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// A request that ended a wait and is to be answered next.
+    pub(super) pending: Option<Request>,
+}
+
+impl<P: Projection> Task<P> {
+    /// Runs until shut down or until something fails for good; returns the sink or the cause.
+    pub(super) async fn run(mut self) -> Result<P::Sink, Arc<StopCause>> {
+        let done = self.follow().await;
+        let cause = match &done {
+            Ok(()) => StopCause::Shutdown { projection: Arc::clone(&self.name) },
+            Err(cause) => {
+                tracing::error!(projection = %self.name, position = %self.cursor, %cause, "the projection stops");
+                cause.clone()
+            }
+        };
+        let cause = Arc::new(cause);
+        self.set_status(ProjectionStatus::Stopped { cause: Arc::clone(&cause) });
+        match (done, self.worker) {
+            (Ok(()), Some(worker)) => Ok(worker.into_sink()),
+            _ => Err(cause),
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), StopCause> {
+        loop {
+            match self.next_request() {
+                Some(Request::Shutdown) => return self.finish().await,
+                Some(Request::Rebuild(done)) => {
+                    self.rebuild().await?;
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+                None => {}
+            }
+            match self.page().await? {
+                Some(page) => self.take(page).await?,
+                None if self.pending.is_none() => self.idle().await,
+                None => {}
+            }
+            if Instant::now() >= self.save_at {
+                self.save_when_due().await?;
+            }
+        }
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        let pending = self.pending.take();
+        pending.or_else(|| match self.requests.try_recv() {
+            Ok(request) => Some(request),
+            Err(mpsc::error::TryRecvError::Empty) => None,
+            // The handle is gone.
+            Err(mpsc::error::TryRecvError::Disconnected) => Some(Request::Shutdown),
+        })
+    }
+
+    async fn finish(&mut self) -> Result<(), StopCause> {
+        self.save().await?;
+        // Even if it was flushed without success before.
+        self.unflushed = true;
+        self.flush().await
+    }
+
+    /// Empties the read model and begins with the log.
+    async fn rebuild(&mut self) -> Result<(), StopCause> {
+        self.block(|worker, _| worker.begin_anew(true)).await?;
+        self.cursor = Position::START;
+        self.saved = Position::START;
+        self.unflushed = true;
+        self.behind = ProjectionStatus::Rebuilding;
+        self.view.send_modify(|view| {
+            view.position = Position::START;
+            view.applied = 0;
+            view.status = ProjectionStatus::Rebuilding;
+            view.meter.clear();
+        });
+        Ok(())
+    }
+
+    /// Reads the next page, or returns `None` at the head.
+    async fn page(&mut self) -> Result<Option<Page>, StopCause> {
+        let mut failures = 0;
+        loop {
+            let cause = match self.try_page().await {
+                Ok(page) => return Ok(page),
+                Err(source) => StopCause::Log {
+                    projection: Arc::clone(&self.name),
+                    after: self.cursor,
+                    source,
+                },
+            };
+            failures += 1;
+            self.back_off(cause, failures).await?;
+            if self.pending.is_some() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn try_page(&mut self) -> Result<Option<Page>, ReadError> {
+        let head = self.log.head(self.visibility).await?;
+        if head <= self.cursor {
+            return Ok(None);
+        }
+        let read = Read::forward(self.selection.clone(), self.cursor)
+            .limit(self.options.batch_events)
+            .visible(self.visibility);
+        self.log.read(read).await.map(Some)
+    }
+
+    /// Applies a page; tries again what fails, unless a request comes in between.
+    async fn take(&mut self, page: Page) -> Result<(), StopCause> {
+        let Page { events, scanned, done } = page;
+        if !done || matches!(self.behind, ProjectionStatus::Rebuilding) {
+            self.set_status(self.behind.clone());
+        }
+        let count = events.len() as u64;
+        if count > 0 {
+            let events = Arc::new(events);
+            let mut failures = 0;
+            loop {
+                let batch = Arc::clone(&events);
+                let applied = self.block(move |worker, at| worker.apply(&batch, scanned, at));
+                let Err(cause) = applied.await else { break };
+                failures += 1;
+                self.back_off(cause, failures).await?;
+                if self.pending.is_some() {
+                    return Ok(());
+                }
+            }
+            self.saved = scanned;
+            self.unflushed = true;
+        }
+        self.cursor = scanned;
+        let status = self.behind.clone();
+        self.view.send_modify(|view| {
+            view.position = scanned;
+            view.applied += count;
+            view.meter.note(Instant::now(), scanned);
+            if matches!(view.status, ProjectionStatus::Retrying { .. }) {
+                view.status = status;
+            }
+        });
+        // An engine that always has an answer at once must not keep the others from running.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Waits a while after a failure, or returns the cause if it was the last attempt.
+    async fn back_off(&mut self, cause: StopCause, failures: u32) -> Result<(), StopCause> {
+        if !cause.is_worth_a_retry() || failures > self.options.retries {
+            return Err(cause.after(failures));
+        }
+        tracing::warn!(projection = %self.name, %cause, failures, "the projection tries again");
+        let delay = self.options.backoff.delay(failures);
+        self.set_status(ProjectionStatus::Retrying { failures, cause: Arc::new(cause) });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            request = self.requests.recv() => {
+                self.pending = Some(request.unwrap_or(Request::Shutdown));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits at the head for events, a request, or the time to save.
+    async fn idle(&mut self) {
+        self.behind = ProjectionStatus::CatchingUp;
+        self.set_status(ProjectionStatus::Running);
+        let unsaved = self.cursor > self.saved || self.unflushed;
+        tokio::select! {
+            reached = self.log.wait_for(self.cursor.next(), self.visibility) => {
+                // A failure shows again, and is counted, when the page is read.
+                if reached.is_err() {
+                    tokio::time::sleep(self.options.backoff.first).await;
+                }
+            }
+            request = self.requests.recv() => {
+                self.pending = Some(request.unwrap_or(Request::Shutdown));
+            }
+            () = tokio::time::sleep_until(self.save_at), if unsaved => {}
+        }
+    }
+
+    /// Saves now and then; what fails there may go better the next time, and loses nothing.
+    async fn save_when_due(&mut self) -> Result<(), StopCause> {
+        self.save_at = Instant::now() + self.options.save_interval;
+        let saved = match self.save().await {
+            Ok(()) => self.flush().await,
+            failed => failed,
+        };
+        match saved {
+            Err(cause) if cause.is_worth_a_retry() => {
+                tracing::warn!(projection = %self.name, %cause, "progress was not saved");
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
+    /// Commits how far was read, where nothing was applied since.
+    async fn save(&mut self) -> Result<(), StopCause> {
+        let cursor = self.cursor;
+        if cursor > self.saved {
+            self.block(move |worker, _| worker.save(cursor)).await?;
+            self.saved = cursor;
+            self.unflushed = true;
+        }
+        Ok(())
+    }
+
+    /// Lets the sink write down what is only in memory.
+    async fn flush(&mut self) -> Result<(), StopCause> {
+        if std::mem::take(&mut self.unflushed) {
+            self.block(|worker, _| worker.flush()).await?;
+        }
+        Ok(())
+    }
+
+    async fn block<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Worker<P>, &std::cell::Cell<Option<Position>>) -> Result<T, StopCause>
+        + Send
+        + 'static,
+    ) -> Result<T, StopCause> {
+        let Some(worker) = self.worker.take() else {
+            return Err(StopCause::Runtime { projection: Arc::clone(&self.name) });
+        };
+        let (worker, result) = worker.block(work).await;
+        self.worker = worker;
+        result
+    }
+
+    fn set_status(&self, status: ProjectionStatus) {
+        self.view.send_modify(|view| view.status = status);
+    }
+}

@@ -1,0 +1,127 @@
+//! A projection with its sink: what blocks, one transaction at a time.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use headwater_core::{Position, RecordedEvent};
+
+use super::status::StopCause;
+use crate::checkpoint::{Checkpoint, ProjectionId};
+use crate::projection::{ApplyError, Projection};
+use crate::sink::{Sink, SinkError};
+
+pub(super) struct Worker<P: Projection> {
+    projection: P,
+    sink: P::Sink,
+    id: ProjectionId,
+    name: Arc<str>,
+}
+
+impl<P: Projection> Worker<P> {
+    pub(super) fn new(projection: P, sink: P::Sink, id: ProjectionId) -> Self {
+        let name = id.name.as_str().into();
+        Self { projection, sink, id, name }
+    }
+
+    pub(super) fn id(&self) -> &ProjectionId {
+        &self.id
+    }
+
+    pub(super) fn into_sink(self) -> P::Sink {
+        self.sink
+    }
+
+    fn checkpoint(&self, position: Position) -> Checkpoint {
+        Checkpoint { id: self.id.clone(), position }
+    }
+
+    fn sink_failed(name: &Arc<str>) -> impl Fn(SinkError) -> StopCause + use<P> {
+        let projection = Arc::clone(name);
+        move |source| StopCause::Sink { projection: Arc::clone(&projection), source }
+    }
+
+    pub(super) fn load(&mut self, head: Position) -> Result<Option<Checkpoint>, StopCause> {
+        let loaded = self.sink.load(&self.id, head);
+        loaded.map_err(Self::sink_failed(&self.name))
+    }
+
+    /// Makes an empty read model, after removing what is there if asked to, and commits the
+    /// checkpoint before the first event with it.
+    pub(super) fn begin_anew(&mut self, reset: bool) -> Result<(), StopCause> {
+        let (failed, checkpoint) =
+            (Self::sink_failed(&self.name), self.checkpoint(Position::START));
+        let setup = |action| {
+            let projection = Arc::clone(&self.name);
+            move |error: ApplyError| StopCause::Setup {
+                projection,
+                action,
+                source: error.into_inner(),
+            }
+        };
+        let mut tx = self.sink.begin().map_err(&failed)?;
+        if reset {
+            self.projection.reset(&mut tx).map_err(setup("remove"))?;
+        }
+        self.projection.init(&mut tx).map_err(setup("make"))?;
+        P::Sink::commit(tx, &checkpoint).map_err(failed)
+    }
+
+    /// Applies events and commits them with the checkpoint `through`: all or nothing.
+    pub(super) fn apply(
+        &mut self,
+        events: &[RecordedEvent],
+        through: Position,
+        current: &Cell<Option<Position>>,
+    ) -> Result<(), StopCause> {
+        let (failed, checkpoint) = (Self::sink_failed(&self.name), self.checkpoint(through));
+        let mut tx = self.sink.begin().map_err(&failed)?;
+        for event in events {
+            current.set(Some(event.position));
+            let applied = self.projection.apply(&mut tx, event);
+            applied.map_err(|error| StopCause::Apply {
+                projection: Arc::clone(&self.name),
+                position: event.position,
+                event_type: event.event_type.clone(),
+                attempts: 1,
+                source: error.into_inner(),
+            })?;
+        }
+        current.set(None);
+        P::Sink::commit(tx, &checkpoint).map_err(failed)
+    }
+
+    /// Commits a checkpoint on its own, where nothing matched.
+    pub(super) fn save(&mut self, position: Position) -> Result<(), StopCause> {
+        self.apply(&[], position, &Cell::new(None))
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), StopCause> {
+        self.sink.flush().map_err(Self::sink_failed(&self.name))
+    }
+
+    /// Runs `work` on a thread that may block. A panic comes back as a cause.
+    ///
+    /// Returns `None` for the worker if the runtime is gone.
+    pub(super) async fn block<T: Send + 'static>(
+        mut self,
+        work: impl FnOnce(&mut Self, &Cell<Option<Position>>) -> Result<T, StopCause> + Send + 'static,
+    ) -> (Option<Self>, Result<T, StopCause>) {
+        let projection = Arc::clone(&self.name);
+        let task = tokio::task::spawn_blocking(move || {
+            let current = Cell::new(None);
+            // After a panic the projection is not called again; the sink has rolled back.
+            let caught = catch_unwind(AssertUnwindSafe(|| work(&mut self, &current)));
+            let result = caught.unwrap_or_else(|panic| {
+                Err(StopCause::Panicked {
+                    projection: Arc::clone(&self.name),
+                    position: current.get(),
+                    message: crate::panic::message(&*panic),
+                })
+            });
+            (Some(self), result)
+        });
+        let gone = |_| (None, Err(StopCause::Runtime { projection }));
+        task.await.unwrap_or_else(gone)
+    }
+}
