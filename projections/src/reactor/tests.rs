@@ -1,1 +1,181 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use headwater_core::{EventLog, Query, Read};
+
+use super::*;
+use crate::group::testing::{WatchedLog, append, open};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the reactors of a test did: positions and keys in order.
+type Seen = Arc<Mutex<Vec<(u64, IdempotencyKey)>>>;
+
+#[derive(Clone, Default)]
+struct Recorder {
+    seen: Seen,
+    fails_at: u64,
+    failures: Arc<AtomicU32>,
+    panics_at: u64,
+    takes: Duration,
+}
+
+#[async_trait]
+impl Reactor for Recorder {
+    async fn react(
+        &mut self,
+        event: &RecordedEvent,
+        key: &IdempotencyKey,
+    ) -> Result<(), ReactError> {
+        let position = event.position.get();
+        if !self.takes.is_zero() {
+            tokio::time::sleep(self.takes).await;
+        }
+        assert_ne!(position, self.panics_at, "made up");
+        if position == self.fails_at && self.failures.load(Ordering::SeqCst) > 0 {
+            self.failures.fetch_sub(1, Ordering::SeqCst);
+            return Err(ReactError::message("made up"));
+        }
+        self.seen.lock().unwrap().push((position, key.clone()));
+        Ok(())
+    }
+}
+
+async fn start(group: &ConsumerGroup, recorder: &Recorder, members: usize) -> ReactorHandle {
+    let options = ReactorOptions::default();
+    start_with(group, recorder, members, options).await
+}
+
+async fn start_with(
+    group: &ConsumerGroup,
+    recorder: &Recorder,
+    members: usize,
+    options: ReactorOptions,
+) -> ReactorHandle {
+    let make = |_| recorder.clone();
+    ReactorRunner::start(group, "r", make, members, options).await.unwrap()
+}
+
+fn positions(seen: &Seen) -> Vec<u64> {
+    seen.lock().unwrap().iter().map(|(position, _)| *position).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_is_reacted_to_once_and_committed() {
+    let log = WatchedLog::new();
+    let streams: Vec<String> = (0..50).map(|n| format!("a-{n}")).collect();
+    let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
+    let last = append(&*log, &streams).await;
+    let (group, recorder) = (open(&log).await, Recorder::default());
+    let reactor = start(&group, &recorder, 3).await;
+    reactor.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(group.status().await.unwrap().members.len(), 3);
+    reactor.shutdown().await.unwrap();
+    assert_eq!(log.state().await.floor(), last);
+    let mut seen = positions(&recorder.seen);
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=50).collect::<Vec<u64>>());
+    assert!(group.status().await.unwrap().members.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_reaction_comes_again_before_the_later_events_of_its_key() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-1", "a-2"]).await;
+    let recorder =
+        Recorder { fails_at: 1, failures: Arc::new(AtomicU32::new(3)), ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 1).await;
+    reactor.wait_for(last, 60 * SECOND).await.unwrap();
+    assert_eq!(positions(&recorder.seen), [3, 1, 2]);
+    let status = reactor.status();
+    assert_eq!((status.reacted, status.failed), (3, 3));
+    let failure = status.last_failure.unwrap();
+    assert_eq!((failure.position, failure.attempt), (Position::FIRST, 3));
+    let first = Read::forward(Query::all(), Position::START).limit(1);
+    let event = log.read(first).await.unwrap().events.remove(0);
+    let key = recorder.seen.lock().unwrap()[1].1.clone();
+    assert_eq!(key, IdempotencyKey::new(group.name(), event.id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaction_longer_than_the_lease_keeps_what_is_in_hand() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let recorder = Recorder { takes: 100 * SECOND, ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 2).await;
+    reactor.wait_for(last, 1_000 * SECOND).await.unwrap();
+    let mut seen = positions(&recorder.seen);
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_stops_the_reactor_and_the_event_is_not_lost() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let recorder = Recorder { panics_at: 2, ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 2).await;
+    let error = reactor.wait_for(last, SECOND).await.unwrap_err();
+    let WaitError::Stopped { cause, .. } = error else {
+        panic!("{error}");
+    };
+    let text = cause.to_string();
+    assert!(text.contains("position 2") && text.contains("made up"), "{text}");
+    let error = reactor.shutdown().await.unwrap_err();
+    assert!(matches!(*error, ReactorStop::Panicked { .. }), "{error}");
+
+    let again = Recorder::default();
+    let reactor = start(&group, &again, 1).await;
+    reactor.wait_for(last, SECOND).await.unwrap();
+    assert!(positions(&again.seen).contains(&2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reactor_stops_after_its_last_attempt_and_skips_nothing() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-1"]).await;
+    let recorder = Recorder {
+        fails_at: 1,
+        failures: Arc::new(AtomicU32::new(u32::MAX)),
+        ..Recorder::default()
+    };
+    let options = ReactorOptions { attempts_max: Some(4), ..ReactorOptions::default() };
+    let group = open(&log).await;
+    let reactor = start_with(&group, &recorder, 2, options).await;
+    let error = reactor.wait_for(last, 60 * SECOND).await.unwrap_err();
+    assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
+    let error = reactor.shutdown().await.unwrap_err();
+    assert!(matches!(*error, ReactorStop::Failed { attempts: 4, .. }), "{error}");
+    assert_eq!(positions(&recorder.seen), [0_u64; 0]);
+    assert_eq!(log.state().await.floor(), Position::START);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_finishes_one_event_and_gives_the_others_back() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let recorder = Recorder { takes: SECOND, ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 1).await;
+    tokio::time::sleep(SECOND / 2).await;
+    reactor.shutdown().await.unwrap();
+    assert_eq!(positions(&recorder.seen), [1]);
+    assert_eq!(log.state().await.floor(), Position::FIRST);
+
+    let reactor = start(&group, &recorder, 1).await;
+    reactor.wait_for(last, 10 * SECOND).await.unwrap();
+    assert_eq!(positions(&recorder.seen), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_group_stops_the_reactor() {
+    let log = WatchedLog::new();
+    let (group, recorder) = (open(&log).await, Recorder::default());
+    let reactor = start(&group, &recorder, 1).await;
+    group.close().await.unwrap();
+    let error = reactor.shutdown().await.unwrap_err();
+    assert!(matches!(*error, ReactorStop::Group(_)), "{error}");
+}

@@ -1,1 +1,515 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use headwater_core::{Append, Category, MemoryLog, RecordedEvent};
+
+use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::group::testing::{WatchedLog, append, event, io_error};
+use crate::projection::ApplyError;
+use crate::sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Positions by stream, and how often the state was committed is counted beside it.
+type Model = BTreeMap<String, Vec<u64>>;
+
+/// A sink in memory that counts transactions and can refuse them.
+#[derive(Default)]
+struct Counting {
+    inner: MemorySink<Model>,
+    commits: Arc<AtomicUsize>,
+    refuse: Arc<AtomicU32>,
+}
+
+impl Sink for Counting {
+    type Tx<'a> = (MemoryTx<'a, Model>, Arc<AtomicUsize>);
+
+    fn load(&mut self, id: &ProjectionId, head: Position) -> Result<Option<Checkpoint>, SinkError> {
+        self.inner.load(id, head)
+    }
+
+    fn begin(&mut self) -> Result<Self::Tx<'_>, SinkError> {
+        let left = self.refuse.load(Ordering::SeqCst);
+        if left > 0 {
+            self.refuse.store(left - 1, Ordering::SeqCst);
+            return Err(SinkError::engine("beginning", std::io::Error::other("busy")));
+        }
+        Ok((self.inner.begin()?, Arc::clone(&self.commits)))
+    }
+
+    fn commit((tx, commits): Self::Tx<'_>, checkpoint: &Checkpoint) -> Result<(), SinkError> {
+        commits.fetch_add(1, Ordering::SeqCst);
+        MemorySink::commit(tx, checkpoint)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.inner.flush()
+    }
+}
+
+/// Records positions by stream; fails or panics at one of them.
+#[derive(Clone)]
+struct Positions {
+    version: u32,
+    selection: Query,
+    fails_at: u64,
+    failures: Arc<AtomicU32>,
+    panics_at: u64,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            selection: Query::all(),
+            fails_at: 0,
+            failures: Arc::default(),
+            panics_at: 0,
+        }
+    }
+}
+
+impl Projection for Positions {
+    type Sink = Counting;
+
+    fn name(&self) -> &'static str {
+        "positions"
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn selection(&self) -> Query {
+        self.selection.clone()
+    }
+
+    fn reset(&mut self, (tx, _): &mut <Counting as Sink>::Tx<'_>) -> Result<(), ApplyError> {
+        tx.clear();
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        (tx, _): &mut <Counting as Sink>::Tx<'_>,
+        event: &RecordedEvent,
+    ) -> Result<(), ApplyError> {
+        let position = event.position.get();
+        tx.entry(event.stream.to_string()).or_default().push(position);
+        if position == self.fails_at && self.failures.load(Ordering::SeqCst) > 0 {
+            self.failures.fetch_sub(1, Ordering::SeqCst);
+            return Err(ApplyError::message("made up"));
+        }
+        assert_ne!(position, self.panics_at, "made up");
+        Ok(())
+    }
+}
+
+async fn start(log: &Arc<WatchedLog>, projection: Positions, sink: Counting) -> Running {
+    start_with(log, projection, sink, RunnerOptions::default()).await.unwrap()
+}
+
+type Running = ProjectionHandle<Positions>;
+
+async fn start_with(
+    log: &Arc<WatchedLog>,
+    projection: Positions,
+    sink: Counting,
+    options: RunnerOptions,
+) -> Result<Running, StartError> {
+    let log: Arc<dyn EventLog> = log.clone();
+    ProjectionRunner::start(log, projection, sink, options).await
+}
+
+fn all(view: &MemoryView<Model>) -> Vec<u64> {
+    let mut all: Vec<u64> = view.get().values().flatten().copied().collect();
+    all.sort_unstable();
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_can_be_read_after_waiting_for_its_position() {
+    let log = WatchedLog::new();
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let running = start(&log, Positions::default(), sink).await;
+    for n in 1..=20 {
+        let last = append(&*log, &["a-1", "a-2"]).await;
+        running.wait_for(last, SECOND).await.unwrap();
+        assert_eq!(all(&view), (1..=2 * n).collect::<Vec<u64>>());
+    }
+    tokio::time::sleep(SECOND).await;
+    assert!(matches!(running.status(), ProjectionStatus::Running));
+    let progress = running.progress().await.unwrap();
+    assert_eq!((progress.applied, progress.eta), (40, Some(Duration::ZERO)));
+    assert_eq!(running.lag().await.unwrap().events, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_size_of_batches_does_not_show_in_the_read_model() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-1", "a-3", "a-1", "a-2", "b-1"]).await;
+    let mut models = Vec::new();
+    for batch_events in [1, 2, 3, 1_000] {
+        let sink = Counting::default();
+        let (view, commits) = (sink.inner.view(), Arc::clone(&sink.commits));
+        let options = RunnerOptions { batch_events, ..RunnerOptions::default() };
+        let running = start_with(&log, Positions::default(), sink, options).await.unwrap();
+        running.wait_for(last, SECOND).await.unwrap();
+        // One transaction makes the empty model.
+        assert_eq!(commits.load(Ordering::SeqCst), 1 + 7_usize.div_ceil(batch_events));
+        models.push(view.get());
+    }
+    assert!(models.iter().all(|model| *model == models[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fails_is_rolled_back_whole_and_tried_again() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let projection =
+        Positions { fails_at: 2, failures: Arc::new(AtomicU32::new(3)), ..Positions::default() };
+    let running = start(&log, projection, sink).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let ProjectionStatus::Retrying { failures, cause } = running.status() else {
+        panic!("{:?}", running.status());
+    };
+    assert_eq!(failures, 2);
+    assert!(cause.to_string().contains("position 2"), "{cause}");
+    assert_eq!(all(&view), [0_u64; 0]);
+    running.wait_for(last, 10 * SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_keeps_failing_stops_the_projection_and_tells_every_waiter() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let projection = Positions {
+        fails_at: 2,
+        failures: Arc::new(AtomicU32::new(u32::MAX)),
+        ..Positions::default()
+    };
+    let running = start(&log, projection, sink).await;
+    let error = running.wait_for(last, 60 * SECOND).await.unwrap_err();
+    let WaitError::Stopped { cause, reached, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(reached, Position::START);
+    let text = cause.to_string();
+    assert!(text.contains("failed 6 times") && text.contains("position 2"), "{text}");
+    assert!(matches!(running.status(), ProjectionStatus::Stopped { .. }));
+    assert_eq!(all(&view), [0_u64; 0]);
+    assert!(running.rebuild().await.is_err());
+    assert!(matches!(&*running.shutdown().await.err().unwrap(), StopCause::Apply { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_stops_the_projection_with_its_words_and_place() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let projection = Positions { panics_at: 2, ..Positions::default() };
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let running = start(&log, projection, sink).await;
+    let error = running.wait_for(last, SECOND).await.unwrap_err();
+    assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
+    let ProjectionStatus::Stopped { cause } = running.status() else {
+        panic!("{:?}", running.status());
+    };
+    let text = cause.to_string();
+    assert!(text.contains("position 2") && text.contains("made up"), "{text}");
+    assert_eq!(all(&view), [0_u64; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_or_a_log_that_fails_for_a_while_is_tried_again() {
+    let log = WatchedLog::new();
+    let sink = Counting::default();
+    let (view, refuse) = (sink.inner.view(), Arc::clone(&sink.refuse));
+    let running = start(&log, Positions::default(), sink).await;
+    refuse.store(3, Ordering::SeqCst);
+    let errors = (0..2).map(|_| headwater_core::ReadError::Io(io_error()));
+    log.read_errors.lock().unwrap().extend(errors);
+    let last = append(&*log, &["a-1"]).await;
+    running.wait_for(last, 10 * SECOND).await.unwrap();
+    assert_eq!(all(&view), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_version_log_or_selection_built_is_refused_until_rebuilt() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let running = start(&log, Positions::default(), Counting::default()).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let mut sink = running.shutdown().await.unwrap();
+
+    let other = WatchedLog::new();
+    append(&*other, &["a-1", "a-2"]).await;
+    let newer = Positions { version: 2, ..Positions::default() };
+    let narrower = Positions {
+        selection: Query::category(Category::new("a").unwrap()),
+        ..Positions::default()
+    };
+    let refusals: [(&Arc<WatchedLog>, Positions, &str); 3] = [
+        (&log, newer, "version 1, and this is version 2"),
+        (&other, Positions::default(), "open the right log"),
+        (&log, narrower, "selection"),
+    ];
+    for (log, projection, says) in refusals {
+        let copy = Counting { inner: copied(&mut sink.inner), ..Counting::default() };
+        let refused = start_with(log, projection.clone(), copy, RunnerOptions::default()).await;
+        let error = refused.unwrap_err();
+        assert!(matches!(error, StartError::Mismatch(_)), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+
+        let copy = Counting { inner: copied(&mut sink.inner), ..Counting::default() };
+        let view = copy.inner.view();
+        let options = RunnerOptions { begin: Begin::Rebuild, ..RunnerOptions::default() };
+        let running = start_with(log, projection, copy, options).await.unwrap();
+        running.wait_for(last, SECOND).await.unwrap();
+        assert_eq!(all(&view), [1, 2]);
+    }
+}
+
+/// Copies a sink with its checkpoint, which belongs to version 1 of whatever wrote it.
+fn copied(sink: &mut MemorySink<Model>) -> MemorySink<Model> {
+    let id = ProjectionId {
+        name: String::new(),
+        version: 0,
+        log: headwater_core::LogId::from_bytes([0; 16]),
+        selection: 0,
+    };
+    let checkpoint = sink.load(&id, Position::MAX).unwrap().unwrap();
+    let mut copy = MemorySink::<Model>::new();
+    let mut tx = copy.begin().unwrap();
+    (*tx).clone_from(&sink.view().get());
+    MemorySink::commit(tx, &checkpoint).unwrap();
+    copy
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_beyond_the_head_is_refused() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1"]).await;
+    let mut sink = Counting::default();
+    let id = ProjectionId::of(&Positions::default(), &log.inner);
+    let checkpoint = Checkpoint { id, position: Position::new(2) };
+    MemorySink::commit(sink.inner.begin().unwrap(), &checkpoint).unwrap();
+    let refused = start_with(&log, Positions::default(), sink, RunnerOptions::default()).await;
+    let beyond = CheckpointMismatch::BeyondHead {
+        projection: "positions".into(),
+        stored: Position::new(2),
+        head: Position::FIRST,
+    };
+    assert!(matches!(refused.unwrap_err(), StartError::Mismatch(m) if m == beyond));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filtered_projection_advances_without_a_transaction_for_each_page() {
+    let log = WatchedLog::new();
+    let sink = Counting::default();
+    let commits = Arc::clone(&sink.commits);
+    let projection = Positions {
+        selection: Query::category(Category::new("c").unwrap()),
+        ..Positions::default()
+    };
+    let running = start(&log, projection.clone(), sink).await;
+    for _ in 0..50 {
+        let last = append(&*log, &["a-1"]).await;
+        running.wait_for(last, SECOND).await.unwrap();
+    }
+    assert_eq!(commits.load(Ordering::SeqCst), 1, "the one that made the empty model");
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(commits.load(Ordering::SeqCst), 2, "progress is saved now and then, and once");
+    let last = append(&*log, &["a-1"]).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let sink = running.shutdown().await.unwrap();
+    assert_eq!(commits.load(Ordering::SeqCst), 3);
+
+    let reads = log.reads.load(Ordering::Relaxed);
+    let running = start(&log, projection, sink).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(log.reads.load(Ordering::Relaxed), reads, "nothing is scanned again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_gives_the_same_model_while_appends_go_on() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2", "a-1", "b-1"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let options = RunnerOptions { batch_events: 2, ..RunnerOptions::default() };
+    let running = start_with(&log, Positions::default(), sink, options).await.unwrap();
+    running.wait_for(last, SECOND).await.unwrap();
+    let before = view.get();
+    running.rebuild().await.unwrap();
+    let last = append(&*log, &["c-1"]).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let mut expected = (*before).clone();
+    expected.insert("c-1".into(), vec![5]);
+    assert_eq!(*view.get(), expected);
+    assert_eq!(running.progress().await.unwrap().applied, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_asked_for_during_retries_happens() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let failures = Arc::new(AtomicU32::new(2));
+    let projection =
+        Positions { fails_at: 2, failures: Arc::clone(&failures), ..Positions::default() };
+    let running = start(&log, projection, sink).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    running.rebuild().await.unwrap();
+    running.wait_for(last, 10 * SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_in_vain_names_the_position_and_where_it_is() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let running = start(&log, Positions::default(), Counting::default()).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let error = running.wait_for(Position::new(7), SECOND).await.unwrap_err().to_string();
+    assert!(error.contains("position 7") && error.contains("is at 2"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_saves_the_replay_and_a_damaged_one_does_not_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("positions.snapshot");
+    let log = WatchedLog::new();
+    let sink = || Counting { inner: MemorySink::with_snapshot(&path), ..Counting::default() };
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let running = start(&log, Positions::default(), sink()).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    running.shutdown().await.unwrap();
+
+    let last = append(&*log, &["a-1"]).await;
+    let second = sink();
+    let view = second.inner.view();
+    let running = start(&log, Positions::default(), second).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(running.progress().await.unwrap().applied, 1);
+    assert_eq!(all(&view), [1, 2, 3, 4]);
+    running.shutdown().await.unwrap();
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let third = sink();
+    let view = third.inner.view();
+    let running = start(&log, Positions::default(), third).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(running.progress().await.unwrap().applied, 4);
+    assert_eq!(all(&view), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn options_out_of_bounds_are_refused() {
+    let options = RunnerOptions { batch_events: 0, ..RunnerOptions::default() };
+    let log = WatchedLog::new();
+    let refused = start_with(&log, Positions::default(), Counting::default(), options).await;
+    assert!(refused.unwrap_err().to_string().contains("batch_events"));
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+    use crate::sink::{SqliteSink, SqliteTx};
+
+    /// Keeps one row for each event: applying one twice breaks the primary key.
+    struct Rows {
+        fails_at: Option<u64>,
+    }
+
+    impl Projection for Rows {
+        type Sink = SqliteSink;
+
+        fn name(&self) -> &'static str {
+            "rows"
+        }
+
+        fn version(&self) -> u32 {
+            1
+        }
+
+        fn selection(&self) -> Query {
+            Query::all()
+        }
+
+        fn init(&mut self, tx: &mut SqliteTx<'_>) -> Result<(), ApplyError> {
+            tx.execute_batch("CREATE TABLE rows (position INTEGER PRIMARY KEY)")?;
+            Ok(())
+        }
+
+        fn reset(&mut self, tx: &mut SqliteTx<'_>) -> Result<(), ApplyError> {
+            tx.execute_batch("DROP TABLE IF EXISTS rows")?;
+            Ok(())
+        }
+
+        fn apply(
+            &mut self,
+            tx: &mut SqliteTx<'_>,
+            event: &RecordedEvent,
+        ) -> Result<(), ApplyError> {
+            let position = event.position.get().cast_signed();
+            tx.execute("INSERT INTO rows VALUES (?1)", [position])?;
+            if Some(event.position.get()) == self.fails_at {
+                return Err(ApplyError::message("made up"));
+            }
+            Ok(())
+        }
+    }
+
+    async fn rows(
+        log: &MemoryLog,
+        sink: SqliteSink,
+        fails_at: Option<u64>,
+    ) -> ProjectionHandle<Rows> {
+        let options = RunnerOptions { batch_events: 4, retries: 1, ..RunnerOptions::default() };
+        let log: Arc<dyn EventLog> = Arc::new(log.clone());
+        ProjectionRunner::start(log, Rows { fails_at }, sink, options).await.unwrap()
+    }
+
+    fn count(sink: &SqliteSink) -> (i64, i64) {
+        let reader = sink.reader().unwrap();
+        let query =
+            "SELECT (SELECT count(*) FROM rows), (SELECT position FROM headwater_checkpoints)";
+        reader.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_and_checkpoint_agree_through_failures_restarts_and_rebuilds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sqlite");
+        let log = MemoryLog::new();
+        let events = (0..10).map(|_| event("a-1", "t"));
+        let last = log.append(Append::new(events)).await.unwrap().last;
+
+        // The second batch fails at its third event.
+        let running = rows(&log, SqliteSink::open(&path).unwrap(), Some(7)).await;
+        let error = running.wait_for(last, 60 * SECOND).await.unwrap_err();
+        assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
+        drop(running);
+        let sink = SqliteSink::open(&path).unwrap();
+        assert_eq!(count(&sink), (4, 4));
+
+        let running = rows(&log, sink, None).await;
+        running.wait_for(last, SECOND).await.unwrap();
+        running.rebuild().await.unwrap();
+        running.wait_for(last, SECOND).await.unwrap();
+        let sink = running.shutdown().await.unwrap();
+        assert_eq!(count(&sink), (10, 10));
+    }
+}
