@@ -27,6 +27,8 @@ mod recovery;
 mod scan;
 mod segment;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writer;
 

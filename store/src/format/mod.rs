@@ -13,6 +13,9 @@ pub(crate) mod offsets;
 pub(crate) mod record;
 pub(crate) mod segment;
 
+#[cfg(test)]
+mod tests;
+
 use crc32fast::Hasher;
 
 /// Version of every file this program writes, and the newest it reads.

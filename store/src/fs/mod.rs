@@ -4,6 +4,8 @@
 //! Everything that makes bytes durable goes through here, so a test that implements [`Fs`] sees
 //! each write and each sync, in order.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod real;
 
 use std::fmt;

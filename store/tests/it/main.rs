@@ -1,4 +1,10 @@
 //! The store through its public surface.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod basics;
 mod common;
+mod damage;
+mod groups;
+mod model;
+mod races;

@@ -1,0 +1,205 @@
+//! Errors at every operation: what was acknowledged stays, what failed is told apart.
+
+use headwater_core::{AppendError, Effect};
+
+use super::*;
+use crate::fs::faulty::Op;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+
+fn acknowledged(acked: &[String], store: &Store) {
+    let events = all(store);
+    let found: Vec<String> =
+        events.iter().map(|e| String::from_utf8(e.payload.to_vec()).unwrap()).collect();
+    assert!(found.len() >= acked.len(), "{} of {} acknowledged", found.len(), acked.len());
+    assert_eq!(&found[..acked.len()], acked);
+    let positions: Vec<u64> = events.iter().map(|e| e.position.get()).collect();
+    assert_eq!(positions, (1..=events.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_reopened() {
+    for n in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let fs = FaultyFs::default();
+        let store = open(&fs, &path, small()).unwrap();
+        let mut acked = Vec::new();
+        fs.fail(n, EIO, 1, Some(Op::Sync));
+        let error = loop {
+            let payload = format!("{}", acked.len());
+            match store.append_blocking(append("a-1", &payload)) {
+                Ok(_) => acked.push(payload),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(acked.len(), n);
+        assert!(matches!(error, AppendError::Indeterminate(_)), "{error}");
+        assert_eq!(error.effect(), Effect::Unknown);
+        assert!(fs.heal());
+        // The device works again, but what is dirty is not known any more.
+        let error = store.append_blocking(append("a-1", "later")).unwrap_err();
+        assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+        assert_eq!(error.effect(), Effect::None);
+        assert_eq!(all(&store).len(), acked.len(), "reads see what was acknowledged");
+        assert!(store.close().is_err());
+        let store = open(&fs, &path, small()).unwrap();
+        assert!(!store.recovery().clean);
+        acknowledged(&acked, &store);
+        store.append_blocking(append("a-1", "again")).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_write_is_indeterminate_and_poisons_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let fs = FaultyFs::default();
+    let store = open(&fs, &path, small()).unwrap();
+    store.append_blocking(append("a-1", "0")).unwrap();
+    fs.fail(0, EIO, 1, Some(Op::Write));
+    let error = store.append_blocking(append("a-1", "1")).unwrap_err();
+    assert!(matches!(error, AppendError::Indeterminate(_)), "{error}");
+    let error = store.append_blocking(append("a-1", "2")).unwrap_err();
+    assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+    drop(store);
+    fs.heal();
+    acknowledged(&["0".to_owned()], &open(&fs, &path, small()).unwrap());
+}
+
+/// Appends until the first segment is full, then lets every operation of the roll fail in turn.
+#[test]
+fn a_roll_that_fails_at_any_step_loses_nothing() {
+    for errno in [EIO, ENOSPC, EROFS] {
+        for step in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            let fs = FaultyFs::default();
+            let store = open(&fs, &path, small()).unwrap();
+            let mut acked = Vec::new();
+            let payload = |n: usize| format!("{n:06}{}", "x".repeat(14_000));
+            // Short of half, so that no thread prepares the spare behind our back.
+            for n in 0..2 {
+                store.append_blocking(append("a-1", &payload(n))).unwrap();
+                acked.push(payload(n));
+            }
+            fs.take_steps();
+            fs.fail(step, errno, usize::MAX, None);
+            for n in 2..7 {
+                match store.append_blocking(append("a-1", &payload(n))) {
+                    Ok(_) => acked.push(payload(n)),
+                    Err(_) => break,
+                }
+            }
+            acknowledged(&acked, &store);
+            drop(store);
+            fs.heal();
+            let store = open(&fs, &path, small()).unwrap();
+            acknowledged(&acked, &store);
+            let stored = all(&store).len();
+            store.append_blocking(append("a-1", "after")).unwrap();
+            assert_eq!(all(&store).len(), stored + 1);
+            if acked.len() == 7 {
+                assert!(step > 10, "the roll has more steps than {step}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_read_only_and_heals_when_space_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let fs = FaultyFs::default();
+    let store = open(&fs, &path, small()).unwrap();
+    let payload = "x".repeat(15_000);
+    // A full disk refuses new files; what is zero-filled ahead can still be written.
+    fs.fail(0, ENOSPC, usize::MAX, Some(Op::Create));
+    let mut acked = 0;
+    let error = loop {
+        match store.append_blocking(append("a-1", &payload)) {
+            Ok(_) => acked += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
+    assert_eq!((error.effect(), acked), (Effect::None, 4));
+    let error = store.append_blocking(append("a-1", &payload)).unwrap_err();
+    assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
+    assert_eq!(all(&store).len(), 4);
+    assert!(store.append_blocking(append("a-1", "short")).is_ok(), "there is room in the segment");
+    fs.heal();
+    assert_eq!(store.append_blocking(append("a-1", &payload)).unwrap().last, Position::new(6));
+    store.close().unwrap();
+    assert_eq!(all(&open(&fs, &path, small()).unwrap()).len(), 6);
+}
+
+#[test]
+fn creating_a_store_can_fail_at_any_step_and_be_done_again() {
+    for step in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let fs = FaultyFs::default();
+        fs.fail(step, EIO, usize::MAX, None);
+        let first = open(&fs, &path, small());
+        let failed = first.is_err();
+        drop(first);
+        fs.heal();
+        let store = open(&fs, &path, small()).unwrap();
+        store.append_blocking(append("a-1", "x")).unwrap();
+        if !failed {
+            assert!(step > 10, "creation has more steps than {step}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn recovery_can_fail_at_any_step_and_be_done_again() {
+    let whole = tempfile::tempdir().unwrap();
+    let source = whole.path().join("s");
+    let fs = FaultyFs::default();
+    let store = open(&fs, &source, small()).unwrap();
+    for n in 0..3 {
+        store.append_blocking(append("a-1", &n.to_string())).unwrap();
+    }
+    let copy = |to: &Path| {
+        for folder in ["", "log"] {
+            std::fs::create_dir_all(to.join(folder)).unwrap();
+            for entry in std::fs::read_dir(source.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    let name = path.file_name().unwrap();
+                    std::fs::copy(&path, to.join(folder).join(name)).unwrap();
+                }
+            }
+        }
+        // The beginning of a frame that a crash tore.
+        let segment = to.join("log/00000000000000000001-00000001.seg");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let last = bytes.iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(8);
+        let torn = last.next_multiple_of(512) + 512;
+        bytes[torn..torn + 100].fill(0xAB);
+        std::fs::write(&segment, bytes).unwrap();
+    };
+    for step in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        copy(&path);
+        let fs = FaultyFs::default();
+        fs.fail(step, EIO, usize::MAX, None);
+        let failed = open(&fs, &path, small()).is_err();
+        fs.heal();
+        let store = open(&fs, &path, small()).unwrap();
+        acknowledged(&["0", "1", "2"].map(str::to_owned), &store);
+        let kept = std::fs::read_dir(path.join("quarantine")).unwrap().count();
+        assert!(kept >= 1, "what was cut is kept");
+        if !failed {
+            assert!(step > 5, "recovery has more steps than {step}");
+            break;
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Tests of the whole store on a file system that fails on command.
+
+mod faults;
+mod flushes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use headwater_core::{
+    Append, CodecId, EventType, NewEvent, Position, Query, Read, RecordedEvent, StreamId,
+};
+
+use crate::error::OpenError;
+use crate::fs::Fs;
+use crate::fs::faulty::FaultyFs;
+use crate::handle::Store;
+use crate::options::Options;
+
+fn small() -> Options {
+    Options { segment_bytes: 64 * 1024, ..Options::default() }
+}
+
+fn open(fs: &FaultyFs, path: &Path, options: Options) -> Result<Store, OpenError> {
+    let fs: Arc<dyn Fs> = Arc::new(fs.clone());
+    Store::open_on(&fs, path, options)
+}
+
+fn append(stream: &str, payload: &str) -> Append {
+    let stream = StreamId::new(stream).unwrap();
+    let event_type = EventType::new("t").unwrap();
+    Append::new([NewEvent::new(stream, event_type, CodecId::RAW, payload.to_owned())])
+}
+
+fn all(store: &Store) -> Vec<RecordedEvent> {
+    let read = Read::forward(Query::all(), Position::START).limit(100_000);
+    let page = store.read_blocking(&read).unwrap();
+    assert!(page.done);
+    page.events
+}

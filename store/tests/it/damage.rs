@@ -1,0 +1,225 @@
+//! Damaged files: the full log, a shorter one that loses nothing acknowledged, or a refusal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use headwater_core::{Durability, Position, Query};
+use headwater_store::{OpenError, Options, ReadOnlyStore, Store};
+use tempfile::TempDir;
+
+use crate::common::*;
+
+const SEGMENT: &str = "log/00000000000000000001-00000001.seg";
+
+/// Copies a store as a crash of its process leaves it.
+pub(crate) fn copy_store(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_store(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A small store with four appends, as it was when its process was killed, or closed.
+struct Victim {
+    dir: TempDir,
+    payloads: Vec<String>,
+    used: usize,
+}
+
+impl Victim {
+    fn new(closed: bool) -> Self {
+        let dir = temp();
+        let store = open(&dir, small());
+        let payloads: Vec<String> = (0..4).map(|n| format!("{n}").repeat(1 + n * 60)).collect();
+        for payload in &payloads {
+            store.append_blocking(one("a-1", payload)).unwrap();
+        }
+        if closed {
+            store.close().unwrap();
+        }
+        copy_store(store.path(), &dir.path().join("victim"));
+        let segment = fs::read(dir.path().join("victim").join(SEGMENT)).unwrap();
+        let used = segment.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        Self { dir, payloads, used }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("victim")
+    }
+
+    /// Opens a copy with one file changed. Returns what the log holds, or the refusal.
+    fn with(
+        &self,
+        file: &str,
+        change: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<String>, OpenError> {
+        let copy = self.dir.path().join("copy");
+        let _ = fs::remove_dir_all(&copy);
+        copy_store(&self.path(), &copy);
+        let mut bytes = fs::read(copy.join(file)).unwrap();
+        change(&mut bytes);
+        fs::write(copy.join(file), &bytes).unwrap();
+        let result = Store::open(&copy, small()).map(|store| {
+            payloads(&read_all(|r| store.read_blocking(r).unwrap(), &Query::all(), 100))
+        });
+        if result.is_err() {
+            assert_eq!(fs::read(copy.join(file)).unwrap(), bytes, "a refusal changed {file}");
+        }
+        // Reading only never changes anything and never shows a wrong event.
+        if let Ok(store) = ReadOnlyStore::open(&copy) {
+            let found = payloads(&read_all(|r| store.read(r).unwrap(), &Query::all(), 100));
+            assert_eq!(found, self.payloads[..found.len()]);
+        }
+        result
+    }
+}
+
+#[test]
+fn every_truncated_length_of_a_segment_is_refused() {
+    let victim = Victim::new(false);
+    let lengths = (0..victim.used).step_by(97).chain([victim.used, 65_535]);
+    for len in lengths {
+        let error = victim.with(SEGMENT, |bytes| bytes.truncate(len)).unwrap_err();
+        assert!(matches!(error, OpenError::File { .. }), "{len} bytes: {error}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_gives_the_whole_log_or_a_refusal() {
+    for closed in [false, true] {
+        let victim = Victim::new(closed);
+        for bit in (0..victim.used * 8).step_by(61) {
+            let flip = |bytes: &mut Vec<u8>| bytes[bit / 8] ^= 1 << (bit % 8);
+            // Bytes between the header's fields and its checksum count as well.
+            match victim.with(SEGMENT, flip) {
+                Ok(found) => panic!("closed {closed}, bit {bit} passed with {}", found.len()),
+                Err(OpenError::File { .. }) => assert!(bit / 8 < 4096, "bit {bit}"),
+                Err(
+                    OpenError::AcknowledgedDamage { position, .. }
+                    | OpenError::UnexplainedTail { position, .. },
+                ) => assert!(bit / 8 >= 4096 && position >= Position::FIRST, "bit {bit}"),
+                Err(error) => panic!("bit {bit}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn small_files_survive_damage_or_refuse_with_their_name() {
+    let victim = Victim::new(true);
+    for (file, size) in [("STORE", 4096), ("CATALOG", 8192)] {
+        for bit in (0..size * 8).step_by(127) {
+            let flip = |bytes: &mut Vec<u8>| bytes[bit / 8] ^= 1 << (bit % 8);
+            match victim.with(file, flip) {
+                // One of the catalog's two blocks is enough.
+                Ok(found) => assert_eq!((file, found), ("CATALOG", victim.payloads.clone())),
+                Err(error) => assert!(error.to_string().contains("STORE"), "bit {bit}: {error}"),
+            }
+        }
+        for content in [vec![], vec![0; size], vec![0xFF; size], b"x".repeat(100)] {
+            let error = victim.with(file, |bytes| *bytes = content).unwrap_err();
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_store_knows_where_its_log_ended() {
+    let victim = Victim::new(true);
+    // Zeros from any byte of the last frame on look like a torn write, but for the catalog.
+    for from in (victim.used - 200..victim.used).step_by(7) {
+        let error = victim.with(SEGMENT, |bytes| bytes[from..].fill(0)).unwrap_err();
+        assert!(matches!(error, OpenError::AcknowledgedDamage { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_kept_and_reported() {
+    let dir = temp();
+    let store = open(&dir, small());
+    store.append_blocking(one("a-1", "first")).unwrap();
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    let mut bytes = fs::read(copy.join(SEGMENT)).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    // Sectors behind a header that never arrived.
+    let from = end.next_multiple_of(512) + 512;
+    bytes[from..from + 700].fill(0x5A);
+    fs::write(copy.join(SEGMENT), &bytes).unwrap();
+
+    let reopened = Store::open(&copy, small()).unwrap();
+    let report = reopened.recovery();
+    assert!(!report.clean);
+    let [cut] = &report.cuts[..] else { panic!("{report:?}") };
+    let kept = fs::read(&cut.kept).unwrap();
+    assert_eq!(kept.len() as u64, cut.bytes);
+    assert!(kept.ends_with(&[0x5A; 700]));
+    reopened.append_blocking(one("a-1", "second")).unwrap();
+    reopened.close().unwrap();
+    let again = Store::open(&copy, small()).unwrap();
+    assert!(again.recovery().cuts.is_empty() && again.recovery().clean);
+    let found = payloads(&read_all(|r| again.read_blocking(r).unwrap(), &Query::all(), 10));
+    assert_eq!(found, ["first", "second"]);
+}
+
+#[test]
+fn a_missing_segment_is_named_and_nothing_is_removed() {
+    let dir = temp();
+    let store = open(&dir, small());
+    for _ in 0..20 {
+        store.append_blocking(one("a-1", &"x".repeat(14_000))).unwrap();
+    }
+    store.close().unwrap();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(store.path().join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    assert!(names.len() > 3, "{names:?}");
+    for gone in 0..names.len() {
+        let copy = dir.path().join(format!("copy-{gone}"));
+        copy_store(store.path(), &copy);
+        fs::remove_file(copy.join("log").join(names[gone].file_name().unwrap())).unwrap();
+        let error = Store::open(&copy, small()).unwrap_err();
+        let id = gone as u64 + 1;
+        assert!(
+            matches!(error, OpenError::MissingSegment { id: found, .. } if found == id),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(copy.join("log")).unwrap().count(), names.len() - 1);
+    }
+    // Another segment's bytes under the name of one.
+    let copy = dir.path().join("swapped");
+    copy_store(store.path(), &copy);
+    let name = |at: usize| copy.join("log").join(names[at].file_name().unwrap());
+    fs::copy(name(2), name(1)).unwrap();
+    let error = Store::open(&copy, small()).unwrap_err();
+    assert!(matches!(error, OpenError::File { .. }), "{error}");
+}
+
+#[test]
+fn damage_in_a_sealed_segment_is_refused_and_read_up_to() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    for n in 0..20 {
+        store.append_blocking(one("a-1", &format!("{n}").repeat(7_000))).unwrap();
+    }
+    store.close().unwrap();
+    let mut bytes = fs::read(store.path().join(SEGMENT)).unwrap();
+    bytes[4096 + 9_000] ^= 1;
+    fs::write(store.path().join(SEGMENT), bytes).unwrap();
+    let error = Store::open(store.path(), small()).unwrap_err();
+    assert!(matches!(error, OpenError::AcknowledgedDamage { .. }), "{error}");
+    let reader = ReadOnlyStore::open(store.path()).unwrap();
+    let damage = reader.damage().expect("the damage is reported");
+    let found = read_all(|r| reader.read(r).unwrap(), &Query::all(), 10);
+    assert!(
+        matches!(damage, OpenError::AcknowledgedDamage { position, .. }
+            if position.get() == found.len() as u64 + 1),
+        "{damage}"
+    );
+}

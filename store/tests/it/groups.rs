@@ -1,0 +1,126 @@
+//! The durable progress of consumer groups.
+
+use headwater_core::{
+    Generation, GroupError, GroupLog, GroupName, Position, Query, Slot, SlotCommit, SlotProgress,
+    SlotRange, Start,
+};
+use headwater_store::{ReadOnlyStore, Store};
+use pollster::block_on;
+
+use crate::common::*;
+use crate::damage::copy_store;
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+fn commit(slots: SlotRange, floor: u64, generation: Generation) -> SlotCommit {
+    let floor = Position::new(floor);
+    SlotCommit { slots, progress: SlotProgress { floor, settled: Vec::new(), generation } }
+}
+
+fn store_with_events(count: usize) -> (tempfile::TempDir, Store) {
+    let dir = temp();
+    let store = open(&dir, small());
+    for n in 0..count {
+        store.append_blocking(one("a-1", &n.to_string())).unwrap();
+    }
+    (dir, store)
+}
+
+#[test]
+fn progress_survives_closing_and_killing() {
+    let (dir, store) = store_with_events(10);
+    let name = group("billing");
+    let selection = Query::tags([tag("x")]);
+    block_on(store.open_group(name.clone(), selection.clone(), Start::Beginning)).unwrap();
+    let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    let one = SlotRange::one(Slot::new(7).unwrap());
+    let mut ahead = commit(one, 3, generation);
+    ahead.progress.settled = vec![(Position::new(5), Position::new(6))];
+    block_on(store.commit_slots(&name, vec![ahead])).unwrap();
+    block_on(store.open_group(group("other"), Query::all(), Start::End)).unwrap();
+    block_on(store.open_group(group("gone"), Query::all(), Start::End)).unwrap();
+    block_on(store.delete_group(&group("gone"))).unwrap();
+    let expected = block_on(store.groups()).unwrap();
+    assert_eq!(expected.len(), 2);
+
+    let killed = dir.path().join("killed");
+    copy_store(store.path(), &killed);
+    let reader = ReadOnlyStore::open(&killed).unwrap();
+    assert_eq!(reader.groups(), expected);
+    let reopened = Store::open(&killed, small()).unwrap();
+    assert_eq!(block_on(reopened.groups()).unwrap(), expected);
+    store.close().unwrap();
+    let store = open(&dir, small());
+    assert_eq!(block_on(store.groups()).unwrap(), expected);
+    // An existing group keeps its progress, whatever start is asked for.
+    let state = block_on(store.open_group(name, selection, Start::End)).unwrap();
+    assert_eq!(state.slot(Slot::new(7).unwrap()).floor, Position::new(3));
+}
+
+#[test]
+fn a_late_commit_of_an_older_owner_is_fenced_after_reopening_too() {
+    let (dir, store) = store_with_events(10);
+    let name = group("g");
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let old = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    store.close().unwrap();
+    let store = open(&dir, small());
+    let new = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    assert!(new > old);
+    let late = block_on(store.commit_slots(&name, vec![commit(SlotRange::all(), 5, old)]));
+    assert!(matches!(late, Err(GroupError::Fenced { .. })), "{late:?}");
+    block_on(store.commit_slots(&name, vec![commit(SlotRange::all(), 5, new)])).unwrap();
+    assert_eq!(block_on(store.group(&name)).unwrap().floor(), Position::new(5));
+}
+
+#[test]
+fn positions_outside_the_log_and_unknown_groups_are_refused() {
+    let (_dir, store) = store_with_events(3);
+    let name = group("g");
+    let beyond = Start::After(Position::new(4));
+    let error = block_on(store.open_group(name.clone(), Query::all(), beyond)).unwrap_err();
+    assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
+    let error = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap_err();
+    assert!(matches!(error, GroupError::Unknown(_)), "{error}");
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let error = block_on(store.seek_group(&name, Position::new(4))).unwrap_err();
+    assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
+    block_on(store.seek_group(&name, Position::new(3))).unwrap();
+    assert_eq!(block_on(store.group(&name)).unwrap().floor(), Position::new(3));
+    let other = Query::tags([tag("x")]);
+    let error = block_on(store.open_group(name, other, Start::Beginning)).unwrap_err();
+    assert!(matches!(error, GroupError::SelectionDiffers { .. }), "{error}");
+}
+
+#[test]
+fn the_offsets_log_stays_small_however_much_is_committed() {
+    let (dir, store) = store_with_events(1);
+    let names: Vec<GroupName> = (0..3).map(|n| group(&format!("g{n}"))).collect();
+    let mut generations = Vec::new();
+    for name in &names {
+        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        generations.push(block_on(store.claim_slots(name, vec![SlotRange::all()])).unwrap());
+    }
+    // Each commit writes every other slot by itself: about 13 KiB.
+    for round in 0..1_000_u64 {
+        let at = (round % 3) as usize;
+        let commits = (0..1024)
+            .step_by(2)
+            .map(|n| {
+                let mut one = commit(SlotRange::one(Slot::new(n).unwrap()), 0, generations[at]);
+                one.progress.settled = vec![(Position::new(round + 2), Position::new(round + 2))];
+                one
+            })
+            .collect();
+        block_on(store.commit_slots(&names[at], commits)).unwrap();
+    }
+    let expected = block_on(store.groups()).unwrap();
+    let files = std::fs::read_dir(store.path().join("offsets")).unwrap().count();
+    assert!(files <= 2, "{files} files");
+    let killed = dir.path().join("killed");
+    copy_store(store.path(), &killed);
+    let reopened = Store::open(&killed, small()).unwrap();
+    assert_eq!(block_on(reopened.groups()).unwrap(), expected);
+}
