@@ -1,6 +1,41 @@
 //! What runs over a Headwater log: consumer groups, projections and reactors.
 //!
-//! It meets the log only through the traits of `headwater-core`, so every engine can stand in.
+//! - A [`ConsumerGroup`] shares the events of a log among [`Member`]s: per-key order, leases,
+//!   retries, and acks that survive the process.
+//! - A [`Projection`] folds events into a read model, which a [`Sink`] holds together with the
+//!   [`Checkpoint`]; [`ProjectionRunner`] runs and rebuilds it.
+//! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.
+//!   Rebuilding a projection never comes near it.
+//!
+//! Everything here meets the log only through the traits of `headwater-core`, so any engine can
+//! stand in, and runs on tokio.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::sync::Arc;
+//! use headwater_core::{Append, EventLog, EventType, GroupName, MemoryLog, NewEvent, StreamId};
+//! use headwater_projections::{ConsumerGroup, GroupOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let log = Arc::new(MemoryLog::new());
+//! let placed = EventType::new("order.placed")?;
+//! let event = NewEvent::json(StreamId::new("order-17")?, placed, &42)?;
+//! log.append(Append::new([event])).await?;
+//!
+//! let options = GroupOptions::new(GroupName::new("billing")?);
+//! let group = ConsumerGroup::open(log, options).await?;
+//! let mut member = group.join("worker-a").await?;
+//! for delivery in member.next(64).await? {
+//!     assert_eq!(delivery.event().decode::<u32>()?, 42);
+//!     delivery.ack();
+//! }
+//! member.commit().await?;
+//! group.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -81,7 +81,8 @@ impl Member {
     /// Makes the acks of this member's slots durable, as durable as the log says.
     ///
     /// When this returns `Ok`, no event acked before is ever delivered again, except after a
-    /// seek. Only slots that changed since the last commit are written.
+    /// seek. Only slots that changed since the last commit are written. Members commit beside
+    /// each other, so the log can join their writes.
     ///
     /// # Errors
     ///
@@ -96,9 +97,10 @@ impl Member {
     /// # Complexity
     ///
     /// Linear in the number of slots that changed.
-    pub async fn commit(&self) -> Result<(), ConsumerError> {
+    pub async fn commit(&mut self) -> Result<(), ConsumerError> {
+        // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
         let shared = self.shared();
-        let _turn = shared.log_turn.lock().await;
+        let _turn = shared.log_turn.read().await;
         shared.check_open()?;
         let plan = shared.with(|group| group.plan_commit(Some(self.id)));
         shared.store(plan).await
@@ -116,7 +118,7 @@ impl Member {
     /// A dropped future leaves all the same, and may not have committed.
     pub async fn leave(self) -> Result<(), ConsumerError> {
         let shared = Arc::clone(self.shared());
-        let _turn = shared.log_turn.lock().await;
+        let _turn = shared.log_turn.write().await;
         shared.check_open()?;
         shared.remove_member(self.id);
         let acks = shared.with(|group| group.plan_commit(Some(self.id)));

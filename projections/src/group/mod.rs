@@ -203,7 +203,7 @@ impl ConsumerGroup {
         let shared = Arc::clone(self.shared());
         // In a task of its own, so that the coordinator always learns what the log did.
         let task = tokio::spawn(async move {
-            let _turn = shared.log_turn.lock().await;
+            let _turn = shared.log_turn.write().await;
             shared.check_open()?;
             let moved = shared.log.seek_group(&shared.name, to).await;
             let generation = moved.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
@@ -318,7 +318,7 @@ impl ConsumerGroup {
     /// A dropped future may leave the group open or closed. Calling again is harmless.
     pub async fn close(&self) -> Result<(), ConsumerError> {
         let shared = self.shared();
-        let _turn = shared.log_turn.lock().await;
+        let _turn = shared.log_turn.write().await;
         match shared.check_open() {
             Ok(()) => {}
             Err(ConsumerError::Closed { .. }) => return Ok(()),

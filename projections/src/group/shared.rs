@@ -1,8 +1,9 @@
 //! What the handles of one open group and its tasks share: the coordinator behind a lock, the
 //! wake-ups around it, and the order of its operations on the log.
 //!
-//! The lock is held for pure work only. Operations on the log go one after the other through
-//! `log_turn`, so that no commit is built on an ownership that is about to end.
+//! The lock is held for pure work only. Operations on the log take turns through `log_turn`, so
+//! that no commit is built on an ownership that is about to end: members commit beside each
+//! other, each its own slots, and whatever changes or spans ownerships goes alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +34,7 @@ pub(super) struct Shared {
     pub(super) lease: Duration,
     pub(super) floor_interval: Duration,
     coordinator: Mutex<Coordinator>,
-    pub(super) log_turn: tokio::sync::Mutex<()>,
+    pub(super) log_turn: tokio::sync::RwLock<()>,
     bells: Mutex<HashMap<MemberId, Arc<Notify>>>,
     pub(super) steward: Notify,
     pub(super) reader: Notify,
@@ -69,7 +70,7 @@ impl Shared {
             lease: options.lease,
             floor_interval: options.floor_interval,
             coordinator: Mutex::new(coordinator),
-            log_turn: tokio::sync::Mutex::new(()),
+            log_turn: tokio::sync::RwLock::new(()),
             bells: Mutex::default(),
             steward: Notify::new(),
             reader: Notify::new(),
@@ -164,7 +165,7 @@ impl Shared {
         self.reached.subscribe()
     }
 
-    /// Makes a plan durable. The caller has the `log_turn`.
+    /// Makes a plan durable. The caller has its `log_turn`.
     ///
     /// A failure that will not pass stops the group.
     pub(super) async fn store(&self, plan: CommitPlan) -> Result<(), ConsumerError> {

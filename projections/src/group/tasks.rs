@@ -105,7 +105,7 @@ pub(super) async fn steward(shared: Arc<Shared>) {
 }
 
 async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {
-    let _turn = shared.log_turn.lock().await;
+    let _turn = shared.log_turn.write().await;
     let plan = shared.with(|group| group.plan_floors(None));
     shared.store(plan).await
 }
@@ -113,7 +113,7 @@ async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {
 /// Moves every slot that can move: commits what its last owner acked, makes the new ownership
 /// durable, and only then lets the new owner have its events.
 async fn hand_over(shared: &Shared) -> Result<(), ConsumerError> {
-    let _turn = shared.log_turn.lock().await;
+    let _turn = shared.log_turn.write().await;
     let Some(plan) = shared.with(Coordinator::begin_hand_over) else {
         return Ok(());
     };

@@ -64,7 +64,7 @@ pub(super) struct Tracker {
     /// What the log holds.
     committed: SlotProgress,
     /// Settled ranges that an earlier run of the group left, as far as not read again.
-    inherited: Vec<(Position, Position)>,
+    inherited: VecDeque<(Position, Position)>,
     places: BTreeMap<Position, Place>,
     keys: HashMap<Box<str>, VecDeque<Position>>,
     ready: BTreeSet<Position>,
@@ -76,7 +76,7 @@ pub(super) struct Tracker {
 impl Tracker {
     /// Begins where the log says the slot is.
     pub(super) fn new(committed: SlotProgress) -> Self {
-        let inherited = committed.settled.clone();
+        let inherited = committed.settled.iter().copied().collect();
         Self { committed, inherited, ..Self::default() }
     }
 
@@ -115,8 +115,10 @@ impl Tracker {
         if position <= self.committed.floor {
             return Offered::Settled;
         }
-        self.inherited.retain(|&(_, last)| last >= position);
-        let inherited = self.inherited.first();
+        while self.inherited.front().is_some_and(|&(_, last)| last < position) {
+            self.inherited.pop_front();
+        }
+        let inherited = self.inherited.front();
         if inherited.is_some_and(|&(first, _)| first <= position) {
             // With no open event before it, the floor passes over it by itself (T1).
             match self.places.last_entry() {

@@ -104,11 +104,11 @@ async fn a_reaction_longer_than_the_lease_keeps_what_is_in_hand() {
     let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
     let recorder = Recorder { takes: 100 * SECOND, ..Recorder::default() };
     let group = open(&log).await;
-    let reactor = start(&group, &recorder, 2).await;
+    let reactor = start(&group, &recorder, 1).await;
+    tokio::time::sleep(80 * SECOND).await;
+    assert_eq!(group.status().await.unwrap().in_flight, 3, "the whole batch is still in hand");
     reactor.wait_for(last, 1_000 * SECOND).await.unwrap();
-    let mut seen = positions(&recorder.seen);
-    seen.sort_unstable();
-    assert_eq!(seen, [1, 2, 3]);
+    assert_eq!(positions(&recorder.seen), [1, 2, 3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use headwater_core::{Append, Category, MemoryLog, RecordedEvent};
+use headwater_core::{Category, RecordedEvent};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::group::testing::{WatchedLog, append, event, io_error};
+use crate::group::testing::{WatchedLog, append, io_error};
 use crate::projection::ApplyError;
 use crate::sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 
@@ -425,7 +425,10 @@ async fn options_out_of_bounds_are_refused() {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
+    use headwater_core::{Append, MemoryLog};
+
     use super::*;
+    use crate::group::testing::event;
     use crate::sink::{SqliteSink, SqliteTx};
 
     /// Keeps one row for each event: applying one twice breaks the primary key.

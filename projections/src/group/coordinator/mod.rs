@@ -1,0 +1,296 @@
+//! The state machine of a group: who owns which slot, what is in flight, what may be committed.
+//!
+//! Pure and synchronous: time comes in as an argument, and what has to happen elsewhere goes out
+//! as a plan ([`ReadPlan`], [`HandOver`], [`CommitPlan`](super::commit::CommitPlan)) or
+//! as a [`Wake`]. Invariants, beside
+//! those of [`Tracker`]:
+//!
+//! - C1: a member gets events of a slot only while it is both owner and target of it, and no
+//!   claim of it is under way. A slot changes its owner only with nothing in flight.
+//! - C2: `ready` of a member holds exactly the ready events of the slots it gets events of.
+//! - C3: `open` holds the events that were read and are not settled: never more than
+//!   `in_flight_max`.
+//! - C4: `timers` holds the timer of each delivery in flight and each delay, and no other.
+
+mod deliveries;
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_core::{Generation, Position, RecordedEvent, Slot};
+use tokio::time::Instant;
+
+use super::assignment::{MemberId, rebalance};
+use super::error::ConsumerError;
+use super::tracker::{Timer, Tracker};
+
+/// How far the group has come with its own life.
+#[derive(Clone, Debug)]
+pub(in crate::group) enum Phase {
+    /// No member has joined yet, so nothing is claimed and nothing read.
+    Cold,
+    /// It reads and delivers.
+    Live,
+    /// It was closed.
+    Closed,
+    /// It failed for good.
+    Stopped(ConsumerError),
+}
+
+/// Who has to look again after a change.
+#[derive(Debug, Default)]
+pub(in crate::group) struct Wake {
+    /// These members may have something to take, or have to learn that it is over.
+    pub(in crate::group) members: Vec<MemberId>,
+    /// Slots may be handed over, or a timer ends earlier than before.
+    pub(in crate::group) steward: bool,
+    /// There may be room to read.
+    pub(in crate::group) reader: bool,
+    /// What the reader does or waits for has lost its meaning.
+    pub(in crate::group) reader_restart: bool,
+}
+
+/// The next page to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::group) struct ReadPlan {
+    pub(in crate::group) after: Position,
+    pub(in crate::group) limit: usize,
+    /// Which life of the reader asked: a page of an earlier one is dropped.
+    pub(in crate::group) epoch: u64,
+}
+
+/// Slots to give to new owners, once that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::group) struct HandOver {
+    /// Whether the group's progress has to be loaded first.
+    pub(in crate::group) cold: bool,
+    pub(in crate::group) moves: Vec<(Slot, MemberId)>,
+}
+
+/// An event handed to a member.
+#[derive(Debug)]
+pub(in crate::group) struct Dispatch {
+    pub(in crate::group) event: Arc<RecordedEvent>,
+    pub(in crate::group) generation: Generation,
+    pub(in crate::group) attempt: u32,
+    pub(in crate::group) token: u64,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    tracker: Tracker,
+    owner: Option<MemberId>,
+    target: Option<MemberId>,
+    claiming: bool,
+}
+
+impl SlotState {
+    /// Returns who gets its events now (C1).
+    fn receiver(&self) -> Option<MemberId> {
+        let settled = !self.claiming && self.owner == self.target;
+        self.owner.filter(|_| settled)
+    }
+
+    fn movable(&self) -> Option<MemberId> {
+        let free = !self.claiming && self.owner != self.target && self.tracker.in_flight() == 0;
+        self.target.filter(|_| free)
+    }
+}
+
+#[derive(Debug)]
+struct MemberState {
+    name: Arc<str>,
+    ready: BTreeSet<(Position, Slot)>,
+    in_flight: usize,
+    /// It asked and got nothing.
+    starved: bool,
+}
+
+/// What a status says about one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::group) struct MemberView {
+    pub(in crate::group) name: Arc<str>,
+    pub(in crate::group) slots: usize,
+    pub(in crate::group) in_flight: usize,
+}
+
+#[derive(Debug)]
+pub(in crate::group) struct Coordinator {
+    phase: Phase,
+    lease: Duration,
+    in_flight_max: usize,
+    slots: Vec<SlotState>,
+    members: BTreeMap<MemberId, MemberState>,
+    members_joined: u64,
+    tokens: u64,
+    timers: BTreeMap<Timer, (Slot, Position)>,
+    /// When the steward looks at the timers next.
+    armed: Option<Instant>,
+    open: BTreeSet<Position>,
+    /// Slots with acks that are not durable yet.
+    dirty: BTreeSet<Slot>,
+    /// Where the group is: durable before the first claim, read since.
+    scanned: Position,
+    epoch: u64,
+    generation: Generation,
+    wake: Wake,
+}
+
+impl Coordinator {
+    /// Makes the coordinator of a group without members, whose progress stands at `floor`.
+    pub(in crate::group) fn new(lease: Duration, in_flight_max: usize, floor: Position) -> Self {
+        Self {
+            phase: Phase::Cold,
+            lease,
+            in_flight_max,
+            slots: Slot::all().map(|_| SlotState::default()).collect(),
+            members: BTreeMap::new(),
+            members_joined: 0,
+            tokens: 0,
+            timers: BTreeMap::new(),
+            armed: None,
+            open: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            scanned: floor,
+            epoch: 0,
+            generation: Generation::NONE,
+            wake: Wake::default(),
+        }
+    }
+
+    fn slot(&self, slot: Slot) -> &SlotState {
+        &self.slots[usize::from(slot.get())]
+    }
+
+    fn slot_mut(&mut self, slot: Slot) -> &mut SlotState {
+        &mut self.slots[usize::from(slot.get())]
+    }
+
+    pub(in crate::group) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub(in crate::group) fn take_wake(&mut self) -> Wake {
+        std::mem::take(&mut self.wake)
+    }
+
+    /// Returns the generation given out last, as far as this coordinator knows.
+    pub(in crate::group) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(in crate::group) fn scanned(&self) -> Position {
+        self.scanned
+    }
+
+    /// Returns the position up to which every event of the group is settled.
+    pub(in crate::group) fn floor(&self) -> Position {
+        let lowest = self.open.first();
+        lowest.map_or(self.scanned, |lowest| lowest.previous())
+    }
+
+    /// Returns how many events are read and not settled, and how many of them are in flight.
+    pub(in crate::group) fn load(&self) -> (usize, usize) {
+        let in_flight = self.slots.iter().map(|slot| slot.tracker.in_flight()).sum();
+        (self.open.len(), in_flight)
+    }
+
+    pub(in crate::group) fn members(&self) -> Vec<MemberView> {
+        let mut slots: BTreeMap<MemberId, usize> = BTreeMap::new();
+        for owner in self.slots.iter().filter_map(|slot| slot.owner) {
+            *slots.entry(owner).or_default() += 1;
+        }
+        let view = |(id, member): (&MemberId, &MemberState)| MemberView {
+            name: Arc::clone(&member.name),
+            slots: slots.get(id).copied().unwrap_or(0),
+            in_flight: member.in_flight,
+        };
+        self.members.iter().map(view).collect()
+    }
+
+    pub(in crate::group) fn join(&mut self, name: Arc<str>) -> MemberId {
+        let id = MemberId(self.members_joined);
+        self.members_joined += 1;
+        let member = MemberState { name, ready: BTreeSet::new(), in_flight: 0, starved: false };
+        self.members.insert(id, member);
+        self.reassign();
+        id
+    }
+
+    /// Removes a member. Its slots move once its deliveries are settled, returned or expired.
+    pub(in crate::group) fn leave(&mut self, member: MemberId) {
+        if self.members.remove(&member).is_some() {
+            self.reassign();
+        }
+    }
+
+    /// Draws the targets anew, and stops delivering what has to move.
+    fn reassign(&mut self) {
+        let members: Vec<MemberId> = self.members.keys().copied().collect();
+        let mut targets: Vec<_> = self.slots.iter().map(|slot| slot.target).collect();
+        rebalance(&mut targets, &members);
+        for (slot, target) in Slot::all().zip(targets) {
+            if self.slot(slot).target != target {
+                self.disconnect(slot);
+                self.slot_mut(slot).target = target;
+                self.connect(slot);
+            }
+        }
+        self.wake.steward = true;
+    }
+
+    /// Takes what is ready in a slot away from its receiver.
+    fn disconnect(&mut self, slot: Slot) {
+        let state = &self.slots[usize::from(slot.get())];
+        if let Some(member) = state.receiver().and_then(|id| self.members.get_mut(&id)) {
+            for position in state.tracker.ready() {
+                member.ready.remove(&(position, slot));
+            }
+        }
+    }
+
+    /// Gives what is ready in a slot to its receiver.
+    fn connect(&mut self, slot: Slot) {
+        let state = &self.slots[usize::from(slot.get())];
+        let Some(id) = state.receiver() else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let before = member.ready.len();
+        let ready = state.tracker.ready().map(|position| (position, slot));
+        member.ready.extend(ready);
+        if member.ready.len() > before {
+            self.wake.members.push(id);
+        }
+    }
+
+    /// Gives one event that became ready to the slot's receiver.
+    fn announce(&mut self, slot: Slot, position: Position) {
+        if let Some(id) = self.slot(slot).receiver()
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            member.ready.insert((position, slot));
+            self.wake.members.push(id);
+        }
+    }
+
+    pub(in crate::group) fn close(&mut self) {
+        self.end(Phase::Closed);
+    }
+
+    pub(in crate::group) fn stop(&mut self, cause: ConsumerError) {
+        self.end(Phase::Stopped(cause));
+    }
+
+    fn end(&mut self, phase: Phase) {
+        if matches!(self.phase, Phase::Cold | Phase::Live) {
+            self.phase = phase;
+        }
+        self.wake.members.extend(self.members.keys());
+        self.wake.steward = true;
+        self.wake.reader = true;
+        self.wake.reader_restart = true;
+    }
+}
