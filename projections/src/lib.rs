@@ -63,8 +63,8 @@ pub use reactor::{
 };
 pub use retry::Backoff;
 pub use runner::{
-    Begin, Progress, ProjectionHandle, ProjectionRunner, ProjectionStatus, RunnerOptions,
-    StartError, StopCause,
+    Begin, Progress, ProjectionHandle, ProjectionRunner, ProjectionStatus, RebuildError,
+    RunnerOptions, StartError, StopCause,
 };
 pub use sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 #[cfg(feature = "sqlite")]

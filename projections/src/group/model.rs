@@ -463,3 +463,71 @@ proptest! {
         world.settle();
     }
 }
+
+/// Plays a story that chance rarely tells, and lets everything settle.
+fn play(story: &[Op]) -> World {
+    let mut world = World::new();
+    for op in story {
+        world.run(op.clone());
+    }
+    world.settle();
+    world
+}
+
+fn one(key: usize) -> Op {
+    Op::Append(vec![(key, true)])
+}
+
+#[test]
+fn slots_under_claim_deliver_nothing_even_if_the_taker_leaves_meanwhile() {
+    play(&[
+        Op::Join,
+        Op::HandOver,
+        one(4),
+        Op::Read(9),
+        Op::Join,
+        Op::BeginHandOver,
+        Op::Leave(1),
+        Op::Next(0, 9),
+        Op::FinishHandOver,
+    ]);
+}
+
+#[test]
+fn an_ack_during_a_commit_is_left_for_the_next_commit() {
+    play(&[
+        Op::Join,
+        Op::HandOver,
+        one(0),
+        one(1),
+        Op::Read(9),
+        Op::Next(0, 9),
+        Op::Ack(0),
+        Op::BeginCommit(0),
+        Op::Ack(0),
+        Op::FinishCommit(true),
+        Op::CommitAll,
+    ]);
+}
+
+#[test]
+fn a_commit_keeps_settled_ranges_that_were_not_read_again_yet() {
+    play(&[
+        Op::Join,
+        Op::HandOver,
+        one(0),
+        one(1),
+        one(2),
+        Op::Read(9),
+        Op::Next(0, 9),
+        Op::Ack(2),
+        Op::CommitAll,
+        Op::Crash,
+        Op::Join,
+        Op::HandOver,
+        Op::Read(1),
+        Op::Next(0, 9),
+        Op::Ack(0),
+        Op::CommitAll,
+    ]);
+}

@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::status::Meter;
-pub use self::status::{Progress, ProjectionStatus, StopCause};
-use self::task::{Request, Task, View};
+pub use self::status::{Progress, ProjectionStatus, RebuildError, StopCause};
+use self::task::{Request, Task, View, check_history};
 use self::worker::Worker;
 use crate::checkpoint::{CheckpointMismatch, ProjectionId};
 use crate::lag::Lag;
@@ -90,6 +90,9 @@ pub enum StartError {
         /// What the log said.
         source: ReadError,
     },
+    /// It was to begin with a rebuild, and that is not possible.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
     /// The checkpoint could not be read, or the empty read model not be made.
     #[error(transparent)]
     Failed(Arc<StopCause>),
@@ -128,6 +131,10 @@ impl ProjectionRunner {
         let head =
             head.map_err(|source| StartError::Log { projection: id.name.clone(), source })?;
         let begin = options.begin;
+        let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
+        if begin == Begin::Rebuild {
+            check_history(&*log, visibility, &name).await?;
+        }
         let worker = Worker::new(projection, sink, id);
         let (worker, position) = worker.block(move |worker, _| prepare(worker, begin, head)).await;
         let position = position.map_err(|cause| StartError::Failed(Arc::new(cause)))??;
@@ -141,7 +148,6 @@ impl ProjectionRunner {
         let (view, seen) =
             watch::channel(View { position, applied: 0, status: behind.clone(), meter });
         let (send, requests) = mpsc::channel(1);
-        let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
         let task = Task {
             log: Arc::clone(&log),
             selection: selection.clone(),
@@ -314,18 +320,22 @@ impl<P: Projection> ProjectionHandle<P> {
     ///
     /// # Errors
     ///
-    /// The cause, if the projection has stopped or stops over this.
+    /// [`RebuildError::HistoryRemoved`] if the log no longer has its beginning;
+    /// [`RebuildError::Failed`] if the model cannot be emptied or the projection has stopped. The
+    /// read model is as it was.
     ///
     /// # Cancel safety
     ///
     /// A dropped future may still rebuild.
-    pub async fn rebuild(&self) -> Result<(), Arc<StopCause>> {
+    pub async fn rebuild(&self) -> Result<(), RebuildError> {
         let (done, rebuilt) = oneshot::channel();
         let sent = self.requests.send(Request::Rebuild(done)).await;
-        if sent.is_ok() && rebuilt.await.is_ok() {
-            return Ok(());
+        if sent.is_ok()
+            && let Ok(rebuilt) = rebuilt.await
+        {
+            return rebuilt;
         }
-        Err(self.stopped().await)
+        Err(RebuildError::Failed(self.stopped().await))
     }
 
     /// Returns why the projection stopped, which it has or is about to.

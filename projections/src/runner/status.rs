@@ -100,6 +100,11 @@ impl StopCause {
         }
     }
 
+    /// Returns whether the projection cannot go on as if nothing had been.
+    pub(super) fn is_the_end(&self) -> bool {
+        matches!(self, Self::Panicked { .. } | Self::Runtime { .. })
+    }
+
     /// Says after how many attempts it was given up.
     pub(super) fn after(mut self, failures: u32) -> Self {
         if let Self::Apply { attempts, .. } = &mut self {
@@ -107,6 +112,27 @@ impl StopCause {
         }
         self
     }
+}
+
+/// Why a rebuild did not begin. The read model is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RebuildError {
+    /// Retention has removed events that the read model was built from. Restore them, or keep
+    /// the read model.
+    #[error(
+        "projection {projection} cannot be rebuilt: the log starts after position {start}, and what came before is only in the read model"
+    )]
+    HistoryRemoved {
+        /// The projection.
+        projection: Arc<str>,
+        /// The last position that was removed.
+        start: Position,
+    },
+    /// The log could not be read or the read model not be emptied, or the projection has
+    /// stopped. See to the cause and try again.
+    #[error(transparent)]
+    Failed(Arc<StopCause>),
 }
 
 /// What a projection is doing.

@@ -7,13 +7,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::RunnerOptions;
-use super::status::{Meter, ProjectionStatus, StopCause};
+use super::status::{Meter, ProjectionStatus, RebuildError, StopCause};
 use super::worker::Worker;
 use crate::projection::Projection;
 
 /// What the handle asks of the task.
 pub(super) enum Request {
-    Rebuild(oneshot::Sender<()>),
+    Rebuild(oneshot::Sender<Result<(), RebuildError>>),
     Shutdown,
 }
 
@@ -73,9 +73,14 @@ impl<P: Projection> Task<P> {
             match self.next_request() {
                 Some(Request::Shutdown) => return self.finish().await,
                 Some(Request::Rebuild(done)) => {
-                    self.rebuild().await?;
+                    let rebuilt = self.rebuild().await;
+                    if let Err(RebuildError::Failed(cause)) = &rebuilt
+                        && cause.is_the_end()
+                    {
+                        return Err(StopCause::clone(cause));
+                    }
                     // Whoever asked may have stopped waiting.
-                    let _ = done.send(());
+                    let _ = done.send(rebuilt);
                 }
                 None => {}
             }
@@ -107,9 +112,11 @@ impl<P: Projection> Task<P> {
         self.flush().await
     }
 
-    /// Empties the read model and begins with the log.
-    async fn rebuild(&mut self) -> Result<(), StopCause> {
-        self.block(|worker, _| worker.begin_anew(true)).await?;
+    /// Empties the read model and begins with the log, if that still has its beginning.
+    async fn rebuild(&mut self) -> Result<(), RebuildError> {
+        check_history(&*self.log, self.visibility, &self.name).await?;
+        let emptied = self.block(|worker, _| worker.begin_anew(true)).await;
+        emptied.map_err(|cause| RebuildError::Failed(Arc::new(cause)))?;
         self.cursor = Position::START;
         self.saved = Position::START;
         self.unflushed = true;
@@ -279,5 +286,26 @@ impl<P: Projection> Task<P> {
 
     fn set_status(&self, status: ProjectionStatus) {
         self.view.send_modify(|view| view.status = status);
+    }
+}
+
+/// Checks that the log has all its history: what is removed from a read model now must be there
+/// to be applied again.
+pub(super) async fn check_history(
+    log: &dyn EventLog,
+    visibility: Visibility,
+    projection: &Arc<str>,
+) -> Result<(), RebuildError> {
+    let first = Read::forward(Query::all(), Position::START).limit(1).visible(visibility);
+    match log.read(first).await {
+        Ok(_) => Ok(()),
+        Err(ReadError::BelowStart { start, .. }) => {
+            Err(RebuildError::HistoryRemoved { projection: Arc::clone(projection), start })
+        }
+        Err(source) => Err(RebuildError::Failed(Arc::new(StopCause::Log {
+            projection: Arc::clone(projection),
+            after: Position::START,
+            source,
+        }))),
     }
 }

@@ -358,6 +358,47 @@ async fn a_rebuild_gives_the_same_model_while_appends_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rebuild_without_the_beginning_of_the_log_keeps_the_model() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let running = start(&log, Positions::default(), sink).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let removed =
+        headwater_core::ReadError::BelowStart { asked: Position::START, start: Position::FIRST };
+    log.read_errors.lock().unwrap().push_back(removed.clone());
+    let error = running.rebuild().await.unwrap_err();
+    assert!(matches!(error, RebuildError::HistoryRemoved { .. }), "{error}");
+    let last = append(&*log, &["a-3"]).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2, 3]);
+
+    let sink = running.shutdown().await.unwrap();
+    log.read_errors.lock().unwrap().push_back(removed);
+    let options = RunnerOptions { begin: Begin::Rebuild, ..RunnerOptions::default() };
+    let error = start_with(&log, Positions::default(), sink, options).await.unwrap_err();
+    assert!(matches!(error, StartError::Rebuild(_)), "{error}");
+    assert_eq!(all(&view), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_whose_reset_fails_changes_nothing() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let sink = Counting::default();
+    let (view, refuse) = (sink.inner.view(), Arc::clone(&sink.refuse));
+    let running = start(&log, Positions::default(), sink).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    refuse.store(1, Ordering::SeqCst);
+    assert!(matches!(running.rebuild().await, Err(RebuildError::Failed(_))));
+    assert_eq!((all(&view), running.position()), (vec![1, 2], last));
+    running.rebuild().await.unwrap();
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rebuild_asked_for_during_retries_happens() {
     let log = WatchedLog::new();
     let last = append(&*log, &["a-1", "a-2"]).await;
