@@ -111,7 +111,8 @@ impl Store {
         let opened = open::open(fs, path, &options)?;
         let Opened { id, lock, catalog, tail, window, offsets, report } = opened;
         let view = Arc::new(View::new(tail.segments(), report.head));
-        let writer = Writer::new(tail, Arc::clone(&view), options.durability, window);
+        let writer =
+            Writer::new(tail, Arc::clone(&view), options.durability, window, options.segment_bytes);
         let (writer, offsets) = (Arc::new(writer), Arc::new(offsets));
         let appends = Arc::new(Queue::new(options.queue_bytes_max));
         let operations = Arc::new(Queue::new(options.queue_bytes_max));

@@ -339,10 +339,16 @@ impl Core {
             return Ok(());
         };
         let fs = &dir.fs;
-        let made = fs.create_dir(&dir.path()).and_then(|()| fs.sync_dir(&dir.root));
-        let tail = made.map_err(|error| open_failed(Arc::new(error))).and_then(|()| {
-            LogTail::open(dir.clone(), Arc::clone(catalog), Recovered::empty(), *layout)
-                .map_err(|error| open_failed(Arc::new(io::Error::other(error))))
+        fs.create_dir(&dir.path())
+            .and_then(|()| fs.sync_dir(&dir.root))
+            .map_err(|error| open_failed(Arc::new(error)))?;
+        let catalog = Arc::clone(catalog);
+        let tail = LogTail::open(dir.clone(), catalog, Recovered::empty(), *layout);
+        let tail = tail.map_err(|error| match error {
+            OpenError::StorageFull { source, .. } | OpenError::Io { source, .. } => {
+                open_failed(source)
+            }
+            other => open_failed(Arc::new(io::Error::other(other))),
         })?;
         tail.note();
         self.log = Log::Open(Box::new(tail));

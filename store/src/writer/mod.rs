@@ -39,7 +39,7 @@ use batch::{Batch, BatchRecord};
 pub(crate) use queue::{Queue, Taken};
 pub(crate) use window::{Remembered, Window};
 
-/// A group is closed when it has this many bytes.
+/// A group is closed when it has this many bytes, or a quarter of a segment.
 const GROUP_BYTES: usize = 1024 * 1024;
 /// A group is closed when it has this many records.
 const GROUP_RECORDS: usize = 4096;
@@ -85,6 +85,10 @@ struct Core {
     durability: Durability,
     window: Arc<Mutex<Window>>,
     poison: Option<Arc<io::Error>>,
+    /// Nothing is written any more; the directory may be somebody else's.
+    closed: bool,
+    /// A group is closed when it has this many bytes.
+    group_bytes: usize,
     group: Group,
 }
 
@@ -119,11 +123,22 @@ impl Writer {
         view: Arc<View>,
         durability: Durability,
         window: Window,
+        segment_bytes: u64,
     ) -> Self {
         let window = Arc::new(Mutex::new(window));
         let group = Group::default();
-        let core =
-            Core { tail, view, durability, window: Arc::clone(&window), poison: None, group };
+        let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
+        let group_bytes = quarter.min(GROUP_BYTES);
+        let core = Core {
+            tail,
+            view,
+            durability,
+            window: Arc::clone(&window),
+            poison: None,
+            closed: false,
+            group_bytes,
+            group,
+        };
         Self { core: Mutex::new(core), window }
     }
 
@@ -168,7 +183,9 @@ impl Writer {
         let mut core = lock(&self.core);
         core.view.close();
         core.tail.discard_spare();
-        match core.flush() {
+        let flushed = core.flush();
+        core.closed = true;
+        match flushed {
             Ok(_) => Ok(()),
             Err(AppendError::Indeterminate(error) | AppendError::Poisoned(error)) => Err(error),
             Err(error) => Err(Arc::new(io::Error::other(error))),
@@ -192,7 +209,7 @@ impl Core {
             if request.reply.is_closed() {
                 continue;
             }
-            if self.group.is_full(&request.batch) {
+            if self.group.is_full(&request.batch, self.group_bytes) {
                 self.commit();
             }
             self.stage(request);
@@ -230,6 +247,9 @@ impl Core {
         append: &Append,
         batch: &Batch,
     ) -> Result<Option<(Appended, bool)>, AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
         if let Some(cause) = &self.poison {
             return Err(AppendError::Poisoned(Arc::clone(cause)));
         }
@@ -344,6 +364,9 @@ impl Core {
     }
 
     fn flush(&mut self) -> Result<Position, AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
         if let Some(cause) = &self.poison {
             return Err(AppendError::Poisoned(Arc::clone(cause)));
         }
@@ -386,9 +409,9 @@ impl Core {
 
 impl Group {
     /// Returns whether a batch should wait for the next group.
-    fn is_full(&self, batch: &Batch) -> bool {
+    fn is_full(&self, batch: &Batch, bytes_max: usize) -> bool {
         !self.records.is_empty()
-            && (self.frame.len() + batch.bytes.len() > GROUP_BYTES
+            && (self.frame.len() + batch.bytes.len() > bytes_max
                 || self.records.len() + batch.records.len() > GROUP_RECORDS)
     }
 
