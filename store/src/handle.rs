@@ -203,6 +203,12 @@ impl Store {
         self.inner.close()
     }
 
+    /// The writer itself, for tests of what the queue keeps from happening often.
+    #[cfg(test)]
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+
     async fn operate(&self, name: &GroupName, operation: Operation) -> Result<Outcome, GroupError> {
         let (request, answer) = offsets::Request::new(name.clone(), operation);
         let bytes = request.bytes();

@@ -1,9 +1,10 @@
 //! Errors at every operation: what was acknowledged stays, what failed is told apart.
 
-use headwater_core::{AppendError, Effect};
+use headwater_core::{AppendError, Durability, Effect};
 
 use super::*;
 use crate::fs::faulty::Op;
+use crate::writer::Request;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -155,6 +156,23 @@ fn creating_a_store_can_fail_at_any_step_and_be_done_again() {
             break;
         }
     }
+}
+
+#[test]
+fn an_append_that_passed_the_queue_before_closing_is_not_written_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let fs = FaultyFs::default();
+    let options = Options { durability: Durability::Os, ..small() };
+    let store = open(&fs, &path, options.clone()).unwrap();
+    let (request, mut answer) = Request::new(append("a-1", "late"), 64 * 1024).unwrap();
+    store.close().unwrap();
+    fs.take_steps();
+    // The directory may be another writer's by now.
+    assert!(store.writer().try_write(request).is_none());
+    assert!(matches!(answer.try_recv(), Ok(Err(AppendError::Closed))));
+    assert!(matches!(store.flush(), Err(AppendError::Closed)));
+    assert_eq!(fs.take_steps(), []);
 }
 
 #[test]

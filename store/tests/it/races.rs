@@ -142,39 +142,3 @@ fn readers_see_a_dense_growing_prefix_while_writers_write() {
         }
     });
 }
-
-#[test]
-fn nothing_is_written_after_closing_has_returned() {
-    let dir = temp();
-    let options = Options { durability: Durability::Os, ..small() };
-    let mut acknowledged = 0;
-    for round in 0..40 {
-        let store = open(&dir, options.clone());
-        let appender = store.clone();
-        let start = Barrier::new(2);
-        let done = thread::scope(|scope| {
-            let appending = scope.spawn(|| {
-                start.wait();
-                let mut done = 0;
-                while let Ok(appended) = appender.append_blocking(one("a-1", "x")) {
-                    done = appended.last.get();
-                }
-                done
-            });
-            start.wait();
-            for _ in 0..round * 50 {
-                std::hint::spin_loop();
-            }
-            store.close().unwrap();
-            // The directory is free, so another writer may have it at once.
-            let next = open(&dir, options.clone());
-            let first = next.append_blocking(one("b-1", "y")).unwrap().first.get();
-            let last = appending.join().unwrap();
-            assert!(last < first, "position {last} was given after {first}");
-            first
-        });
-        acknowledged = acknowledged.max(done);
-    }
-    let store = open(&dir, options);
-    assert!(store.recovery().head.get() >= acknowledged);
-}
