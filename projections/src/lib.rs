@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod clock;
 mod group;
 mod lag;
 mod panic;

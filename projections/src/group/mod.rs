@@ -40,7 +40,8 @@ pub struct GroupOptions {
     /// How long a member may take to settle a delivery, more than zero.
     pub lease: Duration,
     /// How many events are read ahead and in flight at most, from 1, for all members together.
-    /// They are held in memory.
+    /// They are held in memory. Where one key alone has so many unsettled events, the others wait
+    /// behind it.
     pub in_flight_max: usize,
     /// Which events count as being there; what the log calls settled where this is `None`.
     pub visibility: Option<Visibility>,

@@ -13,6 +13,7 @@ use super::commit::runs;
 use super::coordinator::{Coordinator, HandOver, ReadPlan};
 use super::error::ConsumerError;
 use super::shared::{Shared, sleep_until};
+use crate::clock::later;
 use crate::retry::Backoff;
 
 /// How long to wait before trying again what the log has refused for now.
@@ -70,11 +71,11 @@ async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
 /// open.
 pub(super) async fn steward(shared: Arc<Shared>) {
     let mut failures = 0;
-    let mut floors_at = Instant::now() + shared.floor_interval;
+    let mut floors_at = later(Instant::now(), shared.floor_interval);
     while shared.check_open().is_ok() {
         let done = match hand_over(&shared).await {
             Ok(()) if Instant::now() >= floors_at => {
-                floors_at = Instant::now() + shared.floor_interval;
+                floors_at = later(Instant::now(), shared.floor_interval);
                 store_floors(&shared).await
             }
             done => done,
@@ -113,6 +114,10 @@ async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {
 /// Moves every slot that can move: commits what its last owner acked, makes the new ownership
 /// durable, and only then lets the new owner have its events.
 async fn hand_over(shared: &Shared) -> Result<(), ConsumerError> {
+    // Most of the time there is nothing to do, and commits need not wait for that.
+    if !shared.with(|group| group.can_hand_over()) {
+        return Ok(());
+    }
     let _turn = shared.log_turn.write().await;
     let Some(plan) = shared.with(Coordinator::begin_hand_over) else {
         return Ok(());

@@ -430,6 +430,20 @@ async fn waiting_names_where_the_group_is() {
     group.wait_for(Position::new(2), SECOND).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn times_beyond_the_clock_are_as_good_as_never() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1"]).await;
+    let mut options = options();
+    (options.lease, options.floor_interval) = (Duration::MAX, Duration::MAX);
+    let group = open_with(&log, options).await;
+    let mut member = group.join("m").await.unwrap();
+    let delivery = member.next(1).await.unwrap().remove(0);
+    assert_eq!(delivery.renew(), Settlement::Counted);
+    assert_eq!(delivery.retry_after(Duration::MAX), Settlement::Counted);
+    assert!(soon(&mut member).await.is_empty());
+}
+
 #[tokio::test]
 async fn options_out_of_bounds_are_refused_with_the_remedy() {
     let log: Arc<dyn GroupLog> = WatchedLog::new();

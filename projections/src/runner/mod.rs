@@ -18,6 +18,7 @@ pub use self::status::{Progress, ProjectionStatus, RebuildError, StopCause};
 use self::task::{Request, Task, View, check_history};
 use self::worker::Worker;
 use crate::checkpoint::{CheckpointMismatch, ProjectionId};
+use crate::clock::later;
 use crate::lag::Lag;
 use crate::projection::Projection;
 use crate::retry::Backoff;
@@ -156,7 +157,7 @@ impl ProjectionRunner {
             name: Arc::clone(&name),
             cursor: position,
             saved: position,
-            save_at: Instant::now() + options.save_interval,
+            save_at: later(Instant::now(), options.save_interval),
             options,
             unflushed: false,
             behind,

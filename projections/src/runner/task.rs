@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::RunnerOptions;
 use super::status::{Meter, ProjectionStatus, RebuildError, StopCause};
 use super::worker::Worker;
+use crate::clock::later;
 use crate::projection::Projection;
 
 /// What the handle asks of the task.
@@ -237,7 +238,7 @@ impl<P: Projection> Task<P> {
 
     /// Saves now and then; what fails there may go better the next time, and loses nothing.
     async fn save_when_due(&mut self) -> Result<(), StopCause> {
-        self.save_at = Instant::now() + self.options.save_interval;
+        self.save_at = later(Instant::now(), self.options.save_interval);
         let saved = match self.save().await {
             Ok(()) => self.flush().await,
             failed => failed,

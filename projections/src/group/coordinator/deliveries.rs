@@ -7,6 +7,7 @@ use headwater_core::{Page, Position, Slot};
 use tokio::time::Instant;
 
 use super::{Coordinator, Dispatch, MemberId, Phase, ReadPlan};
+use crate::clock::later;
 use crate::group::tracker::{Offered, Timer};
 
 impl Coordinator {
@@ -40,7 +41,7 @@ impl Coordinator {
     }
 
     fn dispatch(&mut self, slot: Slot, position: Position, now: Instant) -> Dispatch {
-        let lease = self.timer(now + self.lease, slot, position);
+        let lease = self.timer(later(now, self.lease), slot, position);
         let tracker = &mut self.slot_mut(slot).tracker;
         let generation = tracker.generation();
         let taken = tracker.take(position, lease);
@@ -116,7 +117,7 @@ impl Coordinator {
             self.slot_mut(slot).tracker.put_back(at, None);
             self.announce(slot, at);
         } else {
-            let until = self.timer(now + delay, slot, at);
+            let until = self.timer(later(now, delay), slot, at);
             self.slot_mut(slot).tracker.put_back(at, Some(until));
         }
         true
@@ -134,7 +135,7 @@ impl Coordinator {
         let Some(old) = self.slot(slot).tracker.lease(at, token) else {
             return false;
         };
-        let lease = Timer { at: now + self.lease, token };
+        let lease = Timer { at: later(now, self.lease), token };
         self.timers.remove(&old);
         self.timers.insert(lease, (slot, at));
         self.slot_mut(slot).tracker.renew(at, lease);

@@ -7,6 +7,12 @@ use crate::group::commit::CommitPlan;
 use crate::group::tracker::Tracker;
 
 impl Coordinator {
+    /// Returns whether a slot can move now.
+    pub(in crate::group) fn can_hand_over(&self) -> bool {
+        matches!(self.phase, Phase::Cold | Phase::Live)
+            && self.slots.iter().any(|slot| slot.movable().is_some())
+    }
+
     /// Takes the slots that can move now; no events of them go out until
     /// [`finish_hand_over`](Self::finish_hand_over) or [`abort_hand_over`](Self::abort_hand_over).
     pub(in crate::group) fn begin_hand_over(&mut self) -> Option<HandOver> {
