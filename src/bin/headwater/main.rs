@@ -1,1 +1,64 @@
-fn main() {}
+//! The command `headwater`: looks into stores, checks them, and appends to them from a pipe.
+//!
+//! One file per command. What they share: [`exit`] (failures and exit codes), [`output`] (what
+//! people read), [`event`] and [`input`] (events as JSON lines, out and in), [`selection`].
+//! Invariants: only `append` takes a store's lock or changes a byte of it; nothing panics on what
+//! it reads; standard output holds results and nothing else.
+
+mod append;
+mod base64;
+mod event;
+mod exit;
+mod groups;
+mod input;
+mod json;
+mod output;
+mod pipeline;
+mod read;
+mod selection;
+mod stat;
+mod tail;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{EXIT_CODES, Exit};
+
+/// Looks into, checks and feeds Headwater event stores.
+///
+/// Every command but `append` opens the store read-only and takes no lock, so it can run beside
+/// a program that writes to it.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Stat(stat::Args),
+    Append(append::Args),
+    Tail(tail::Args),
+    Read(read::Args),
+    Groups(groups::Args),
+    Verify(verify::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Stat(args) => stat::run(&args),
+        Command::Append(args) => append::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Read(args) => read::run(&args),
+        Command::Groups(args) => groups::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    };
+    match done {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => failure.report().into(),
+    }
+}

@@ -1,0 +1,124 @@
+//! `headwater groups`: how far the consumer groups are.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use headwater::{GroupState, Position, ReadOnlyStore};
+use serde::Serialize;
+
+use crate::exit::{EXIT_CODES, Failure};
+use crate::output::{self, Align, Table, count};
+use crate::read::intact;
+use crate::selection::describe;
+
+/// Shows each consumer group: its floor, its lag, what it selects, and the progress of its slots.
+///
+/// Everything up to the floor is settled. The lag counts the log's events after it, whether the
+/// group selects them or not.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Directory of the store
+    dir: PathBuf,
+    /// Print one JSON object per group
+    #[arg(long)]
+    json: bool,
+}
+
+/// A group as JSON.
+#[derive(Debug, Serialize)]
+struct GroupJson<'a> {
+    name: &'a str,
+    floor: Position,
+    lag: Option<u64>,
+    generation: u64,
+    start: Position,
+    selection: &'a headwater::Query,
+    runs: Vec<RunJson<'a>>,
+}
+
+/// Neighbouring slots that are equally far, as JSON.
+#[derive(Debug, Serialize)]
+struct RunJson<'a> {
+    first_slot: u16,
+    last_slot: u16,
+    floor: Position,
+    settled: &'a [(Position, Position)],
+    generation: u64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let store = ReadOnlyStore::open(&args.dir)?;
+    let head = store.head();
+    let mut out = output::open();
+    for group in store.groups() {
+        if args.json {
+            output::json_line(&mut out, &json(group, head))?;
+        } else {
+            human(&mut out, group, head)?;
+        }
+    }
+    if store.groups().is_empty() && !args.json {
+        writeln!(out, "no consumer groups")?;
+    }
+    output::finish(out)?;
+    intact(&store)
+}
+
+/// Returns the lag in words.
+pub(crate) fn lag(group: &GroupState, head: Position) -> String {
+    match head.events_since(group.floor()) {
+        Some(lag) => count(lag, "event"),
+        None => "beyond the head".to_owned(),
+    }
+}
+
+fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
+    let runs = group.runs().map(|(slots, progress)| RunJson {
+        first_slot: slots.first().get(),
+        last_slot: slots.last().get(),
+        floor: progress.floor,
+        settled: &progress.settled,
+        generation: progress.generation.get(),
+    });
+    GroupJson {
+        name: group.definition.name.as_str(),
+        floor: group.floor(),
+        lag: head.events_since(group.floor()),
+        generation: group.generation.get(),
+        start: group.definition.start,
+        selection: &group.definition.selection,
+        runs: runs.collect(),
+    }
+}
+
+fn human(out: &mut impl Write, group: &GroupState, head: Position) -> Result<(), Failure> {
+    writeln!(out, "{}", group.definition.name)?;
+    writeln!(out, "  floor       {}", group.floor())?;
+    writeln!(out, "  lag         {}", lag(group, head))?;
+    writeln!(out, "  generation  {}", group.generation)?;
+    writeln!(out, "  selection   {}", describe(&group.definition.selection))?;
+    let mut table = Table::new(&[
+        ("SLOTS", Align::Left),
+        ("FLOOR", Align::Right),
+        ("GENERATION", Align::Right),
+        ("SETTLED ABOVE", Align::Left),
+    ]);
+    for (slots, progress) in group.runs() {
+        let settled = match progress.settled.as_slice() {
+            [] => "-".to_owned(),
+            [(first, last)] => format!("{first}-{last}"),
+            [(first, _), .., (_, last)] => {
+                format!("{} ranges in {first}-{last}", progress.settled.len())
+            }
+        };
+        table.row([
+            format!("{}-{}", slots.first(), slots.last()),
+            progress.floor.to_string(),
+            progress.generation.to_string(),
+            settled,
+        ]);
+    }
+    Ok(table.write(out, 2)?)
+}

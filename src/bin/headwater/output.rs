@@ -1,0 +1,178 @@
+//! What people read: tables, times, sizes, and standard output that may go away.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use headwater::Timestamp;
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// Standard output, with a buffer. Whoever writes to it flushes it: see [`finish`].
+pub(crate) type Out = BufWriter<StdoutLock<'static>>;
+
+/// Opens standard output.
+pub(crate) fn open() -> Out {
+    BufWriter::new(io::stdout().lock())
+}
+
+/// Writes out what waits in the buffer.
+pub(crate) fn finish(mut out: Out) -> Result<(), Failure> {
+    Ok(out.flush()?)
+}
+
+/// Writes a value as one line of JSON.
+pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
+    let line = serde_json::to_string(value).map_err(io::Error::from)?;
+    Ok(writeln!(out, "{line}")?)
+}
+
+/// Returns a time in RFC 3339 with all its digits.
+pub(crate) fn time(time: Timestamp) -> String {
+    moment(time).to_string()
+}
+
+/// Returns a time in RFC 3339 with milliseconds, so that a column is straight.
+pub(crate) fn time_short(time: Timestamp) -> String {
+    format!("{:.3}", moment(time))
+}
+
+fn moment(time: Timestamp) -> jiff::Timestamp {
+    let inside = jiff::Timestamp::from_nanosecond(i128::from(time.as_nanos()));
+    inside.expect("jiff's years go beyond ours, which end in 2262")
+}
+
+/// Returns how long ago a time was.
+pub(crate) fn ago(time: Timestamp) -> String {
+    let seconds = Timestamp::now().saturating_since(time).as_secs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7_200 => (seconds / 60, "min"),
+        7_200..172_800 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{count} {unit} ago")
+}
+
+/// Returns a size with a unit, such as `1.5 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut unit = "B";
+    let mut scale = 1_u64;
+    for (name, shift) in [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)] {
+        if bytes >> shift > 0 {
+            (unit, scale) = (name, 1 << shift);
+        }
+    }
+    let tenths = u128::from(bytes) * 10 / u128::from(scale);
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+/// Returns a count with its noun, in the plural where that is due.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Replaces what would move the cursor or turn the text around, and cuts after `max` characters.
+pub(crate) fn tame(text: &str, max: usize) -> String {
+    let is_wild = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut tamed = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == max {
+            tamed.push('…');
+            break;
+        }
+        if is_wild(c) {
+            tamed.extend(c.escape_unicode());
+        } else {
+            tamed.push(c);
+        }
+    }
+    tamed
+}
+
+/// On which side a column is straight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows whose columns are as wide as their widest cell.
+#[derive(Debug)]
+pub(crate) struct Table {
+    columns: Vec<Align>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Makes a table with a heading.
+    pub(crate) fn new(heading: &[(&str, Align)]) -> Self {
+        let columns = heading.iter().map(|&(_, align)| align).collect();
+        let names = heading.iter().map(|&(name, _)| name.to_owned()).collect();
+        Self { columns, rows: vec![names] }
+    }
+
+    /// Adds a row with a cell for each column.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Writes the rows, each after `indent` spaces.
+    pub(crate) fn write(&self, out: &mut impl Write, indent: usize) -> io::Result<()> {
+        let mut widths = vec![0; self.columns.len()];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).zip(&self.columns);
+            let padded = cells.map(|((cell, &width), align)| match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            });
+            let line = padded.collect::<Vec<_>>().join("  ");
+            writeln!(out, "{:indent$}{}", "", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal_at_most() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (128 << 20, "128 MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(size(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn every_time_of_a_log_has_a_text() {
+        assert_eq!(time(Timestamp::EPOCH), "1970-01-01T00:00:00Z");
+        assert_eq!(time_short(Timestamp::from_nanos(1)), "1970-01-01T00:00:00.000Z");
+        assert!(time(Timestamp::from_nanos(i64::MAX)).starts_with("2262-"));
+        assert!(time(Timestamp::from_nanos(i64::MIN)).starts_with("1677-"));
+    }
+
+    #[test]
+    fn a_text_cannot_move_the_cursor() {
+        assert_eq!(tame("a\u{1b}[2Jb\u{202e}", 99), "a\\u{1b}[2Jb\\u{202e}");
+        assert_eq!(tame("abcdef", 3), "abc…");
+        assert_eq!(tame("abc", 3), "abc");
+    }
+}
