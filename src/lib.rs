@@ -1,4 +1,12 @@
-//! Headwater: an embedded event store and stream.
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to begin
+//!
+//! [`Store`] opens a directory. [`EventLog`] is what it can do, [`Append`] and [`Read`] what it is
+//! asked for. [`Decider`] and [`execute`] are for domain code; [`projections`] holds consumer
+//! groups, projections and reactors. [`MemoryLog`] is the same log in memory, for tests.
+
+#![forbid(unsafe_code)]
 
 pub use headwater_core::*;
 #[cfg(feature = "projections")]
