@@ -30,6 +30,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_reopened() {
         let mut acked = Vec::new();
         fs.fail(n, EIO, 1, Some(Op::Sync));
         let error = loop {
+            assert!(acked.len() <= n, "the failed sync was not noticed");
             let payload = format!("{}", acked.len());
             match store.append_blocking(append("a-1", &payload)) {
                 Ok(_) => acked.push(payload),
@@ -121,6 +122,7 @@ fn a_full_disk_is_read_only_and_heals_when_space_returns() {
     fs.fail(0, ENOSPC, usize::MAX, Some(Op::Create));
     let mut acked = 0;
     let error = loop {
+        assert!(acked < 10, "the full disk was not noticed");
         match store.append_blocking(append("a-1", &payload)) {
             Ok(_) => acked += 1,
             Err(error) => break error,
