@@ -1,1 +1,16 @@
-//! x
+//! Laws, checkers and worlds to test ordering guarantees with; today it holds the independent
+//! decoder.
+//!
+//! [`decode_store`] and [`decode_groups`] read a store with nothing but `docs/format.md`: they
+//! share no code with the engine, so whatever both agree on is what the document says.
+
+#![forbid(unsafe_code)]
+
+mod decoder;
+mod fields;
+mod log;
+mod offsets_decoder;
+
+pub use decoder::{DecodedEvent, decode_store};
+pub use fields::DecodeStoreError;
+pub use offsets_decoder::{DecodedGroup, decode_groups};
