@@ -1,0 +1,194 @@
+//! An order service on real data: 69,659 orders that 23,570 customers placed with CDNOW.
+//!
+//! Every order of the file becomes a command to its customer's decider ([`shop`]), and what is
+//! decided is appended durably ([`intake`]). Two services follow the log, independent of the
+//! orders and of each other ([`services`]): one writes a confirmation for each order exactly
+//! once ([`email`]), one keeps points, tiers and revenue in SQLite ([`loyalty`]). In the end a
+//! [`report`] says what came of it, and whether that is what the file says ([`audit`]).
+//!
+//! Kill it whenever you like and start it again: it ends with the same report.
+//!
+//! ```text
+//! cargo run --release --example orders
+//! cargo run --release --example orders -- --rebuild
+//! cargo run --release --example orders_kill_loop -- --kills 25
+//! ```
+
+mod audit;
+mod email;
+mod home;
+mod intake;
+mod ledger;
+mod loyalty;
+mod money;
+mod options;
+mod progress;
+mod report;
+mod rows;
+mod services;
+mod shop;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater::{Durability, EventLog, Position, Store, Visibility};
+use tokio::sync::watch;
+
+use crate::home::Home;
+use crate::intake::{Counter, Taken};
+use crate::ledger::Ledger;
+use crate::money::count;
+use crate::options::{HELP, Options};
+use crate::progress::{Screen, Standing, per_second};
+use crate::rows::OrderFile;
+use crate::services::Services;
+
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a run ended that did not fail.
+enum Outcome {
+    /// With a report, all of whose checks hold.
+    Good,
+    /// With a report, not all of whose checks hold.
+    Bad,
+    /// Early, because somebody wished so.
+    Interrupted,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(options) if options.help => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("orders: {error}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options).await {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprint!("orders: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!(": {error}");
+                cause = error.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+    let begun = Instant::now();
+    let file = OrderFile::read(options.input.as_deref())?;
+    let home = Home::open(&options.dir, options.fresh, &file)?;
+    let store = Store::open(
+        home.log(),
+        headwater::Options {
+            durability: Durability::Sync,
+            segment_bytes: 16 * 1024 * 1024,
+            ..headwater::Options::default()
+        },
+    )?;
+    let services = Services::start(&store, &home).await?;
+
+    let Some(taken) = take_orders(&store, &services, &file).await? else {
+        services.stop().await?;
+        store.close()?;
+        eprintln!("stopped; run it again to go on");
+        return Ok(Outcome::Interrupted);
+    };
+    let head = store.head(Visibility::Durable).await?;
+    let model = loyalty::read(&services.stop().await?)?;
+
+    let expected = Ledger::of_rows(&file.rows);
+    let mut checks = audit::log(&store, &file.rows)?;
+    checks.extend(audit::read_model(&model, &expected));
+    checks.extend(audit::outbox(&email::read(&home.outbox())?, &file.rows));
+    let report = report::write(&file, &model, &checks);
+    home.write_report(&report)?;
+    print!("{report}");
+    let mut good = checks.iter().all(|check| check.holds);
+
+    if options.rebuild {
+        good &= rebuild(&store, &home, head, &model).await?;
+    }
+    store.close()?;
+    eprintln!("{}", summary(&taken, head, begun.elapsed()));
+    Ok(if good { Outcome::Good } else { Outcome::Bad })
+}
+
+/// Places every order, lets the services catch up, and shows how far all are. Returns `None` if
+/// it was told to stop.
+async fn take_orders(
+    store: &Store,
+    services: &Services,
+    file: &OrderFile,
+) -> Result<Option<Taken>, Box<dyn Error + Send + Sync>> {
+    let counter = Arc::new(Counter::default());
+    let (stop, stopping) = watch::channel(false);
+    let work = async {
+        let rows = file.rows.clone();
+        let taken = intake::place_all(store.clone(), rows, Arc::clone(&counter), stopping).await?;
+        if *stop.borrow() {
+            return Ok(None);
+        }
+        services.wait_for(store.head(Visibility::Durable).await?).await?;
+        Ok(Some(taken))
+    };
+    tokio::pin!(work);
+    let mut screen = Screen::new(file.rows.len() as u64);
+    let mut tick = tokio::time::interval(TICK);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                stop.send_replace(true);
+            }
+            _ = tick.tick() => {
+                let (email_lag, loyalty_lag) = services.lags().await?;
+                let head = store.head(Visibility::Durable).await?.get();
+                screen.show(Standing { orders: counter.get(), head, email_lag, loyalty_lag });
+            }
+        }
+    };
+    screen.close();
+    done
+}
+
+/// Rebuilds the read model from the log and says whether it is the same as before.
+async fn rebuild(
+    store: &Store,
+    home: &Home,
+    head: Position,
+    before: &Ledger,
+) -> Result<bool, Box<dyn Error + Send + Sync>> {
+    let begun = Instant::now();
+    let after = loyalty::read(&services::rebuild(store, home, head).await?)?;
+    let same = after == *before;
+    println!(
+        "\nRead model rebuilt from {} events: {}",
+        count(head.get()),
+        if same { "the same, to the cent" } else { "it DIFFERS" }
+    );
+    eprintln!("rebuilt in {:.2} s", begun.elapsed().as_secs_f64());
+    Ok(same)
+}
+
+/// Says how long things took: not in the report, which is the same for every run.
+fn summary(taken: &Taken, head: Position, elapsed: Duration) -> String {
+    let all = taken.placed + taken.there;
+    let rate = count(per_second(all, elapsed));
+    format!("{} events, {} orders, {rate} per second", count(head.get()), count(all))
+}
