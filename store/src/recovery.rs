@@ -149,7 +149,7 @@ fn order(header: &FrameHeader, walked: &Walked) -> Option<String> {
     if header.previous_word != walked.word {
         return Some("it follows another frame than the one before it".to_owned());
     }
-    if header.commit_seq != walked.frames + 1 {
+    if header.commit_seq.checked_sub(1) != Some(walked.frames) {
         return Some(format!("it is frame {} of the log", header.commit_seq));
     }
     if header.epoch < walked.epoch {

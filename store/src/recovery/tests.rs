@@ -225,3 +225,17 @@ fn random_bytes_neither_pass_nor_panic() {
         }
     }
 }
+
+#[test]
+fn counts_at_the_end_of_their_range_do_not_overflow() {
+    let (file, _) = segment(&BODIES, 0);
+    let expected = Expected {
+        next: Position::FIRST,
+        previous_word: 0,
+        frames_before: u64::MAX,
+        epoch: 0,
+        durable: Position::START,
+    };
+    let damage = walk(&file, &Seed::new(SALT), expected, |_, _, _| Ok(())).unwrap_err();
+    assert!(matches!(damage, Damage::Acknowledged { .. }), "{damage}");
+}
