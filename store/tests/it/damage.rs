@@ -148,8 +148,8 @@ fn a_torn_end_is_cut_kept_and_reported() {
     copy_store(store.path(), &copy);
     let mut bytes = fs::read(copy.join(SEGMENT)).unwrap();
     let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
-    // Sectors behind a header that never arrived.
-    let from = end.next_multiple_of(512) + 512;
+    // Sectors behind a header that never arrived, further on than the next append reaches.
+    let from = end.next_multiple_of(4096) + 4096;
     bytes[from..from + 700].fill(0x5A);
     fs::write(copy.join(SEGMENT), &bytes).unwrap();
 
