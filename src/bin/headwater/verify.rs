@@ -261,3 +261,74 @@ impl Ends {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater::{CodecId, EventId, Headers, SchemaVersion, StreamId, Timestamp};
+
+    /// An event and its back-link.
+    fn event(
+        position: u64,
+        stream: &str,
+        revision: u64,
+        previous: u64,
+    ) -> (RecordedEvent, Position) {
+        let event = RecordedEvent {
+            position: Position::new(position),
+            stream: StreamId::new(stream).unwrap(),
+            revision: Revision::new(revision),
+            id: EventId::generate(),
+            event_type: headwater::EventType::new("t").unwrap(),
+            schema_version: SchemaVersion::FIRST,
+            commit_time: Timestamp::EPOCH,
+            event_time: Timestamp::EPOCH,
+            correlation_id: None,
+            causation_id: None,
+            tags: Vec::new(),
+            key: None,
+            slot: Slot::of_key(stream),
+            headers: Headers::new(),
+            codec: CodecId::RAW,
+            payload: Vec::new().into(),
+        };
+        (event, Position::new(previous))
+    }
+
+    /// Checks events in order and returns the first fault.
+    fn fault(removed: u64, events: &[(RecordedEvent, Position)]) -> Option<String> {
+        let removed = Position::new(removed);
+        let mut ends = Ends { removed, last: removed, streams: HashMap::new() };
+        events.iter().find_map(|(event, previous)| ends.check(event, *previous)).map(|d| d.detail)
+    }
+
+    #[test]
+    fn a_log_in_order_has_no_fault() {
+        let log = [event(1, "a-1", 1, 0), event(2, "b-1", 1, 0), event(3, "a-1", 2, 1)];
+        assert_eq!(fault(0, &log), None);
+    }
+
+    #[test]
+    fn a_stream_may_begin_in_what_retention_removed() {
+        assert_eq!(fault(9, &[event(10, "a-1", 4, 7), event(11, "a-1", 5, 10)]), None);
+        assert!(fault(0, &[event(1, "a-1", 4, 7)]).unwrap().contains("revision 4"));
+    }
+
+    #[test]
+    fn each_link_that_is_wrong_is_found() {
+        let first = || event(1, "a-1", 1, 0);
+        for (second, words) in [
+            (event(3, "a-1", 2, 1), "follows position 1"),
+            (event(2, "a-1", 3, 1), "revision 3 of stream a-1, not 2"),
+            (event(2, "b-1", 2, 0), "revision 2 of stream b-1, not 1"),
+            (event(2, "a-1", 2, 0), "links back to position 0"),
+            (event(2, "b-1", 1, 1), "links back to position 1"),
+        ] {
+            let fault = fault(0, &[first(), second]).unwrap();
+            assert!(fault.contains(words), "{fault}");
+        }
+        let mut strayed = event(2, "b-1", 1, 0);
+        strayed.0.slot = Slot::of_key("a-1");
+        assert!(fault(0, &[first(), strayed]).unwrap().contains("slot"));
+    }
+}
