@@ -2,7 +2,7 @@
 //!
 //! One lock holds it, so there is one writer at any time: usually a thread that drains the queue,
 //! and for appends that need no sync, when nobody else is in the way, the caller's own. A group is
-//! whatever waits, up to [`GROUP_BYTES`] or [`GROUP_RECORDS`]: it grows by itself with the time a
+//! whatever waits, up to a number of bytes and records: it grows by itself with the time a
 //! sync takes, without a timer.
 //!
 //! Invariants:
@@ -14,35 +14,29 @@
 //! - after a failed write or sync nothing is ever written again.
 
 mod batch;
+mod group;
 mod queue;
 mod window;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
     Append, AppendError, AppendId, Appended, Condition, Conflict, Durability, NewEvent, Position,
-    ReadError, Revision, StreamId,
+    ReadError,
 };
 use tokio::sync::oneshot;
 
-use crate::format::frame::HEADER_BYTES;
 use crate::format::record;
 use crate::fs::is_full;
-use crate::index::Term;
 use crate::tail::{LogTail, TailError};
 use crate::view::View;
 
-use batch::{Batch, BatchRecord};
+use batch::Batch;
+use group::Group;
 pub(crate) use queue::{Queue, Taken};
 pub(crate) use window::{Remembered, Window};
-
-/// A group is closed when it has this many bytes, or a quarter of a segment.
-const GROUP_BYTES: usize = 1024 * 1024;
-/// A group is closed when it has this many records.
-const GROUP_RECORDS: usize = 4096;
 
 pub(crate) type Answer = Result<Appended, AppendError>;
 
@@ -92,31 +86,6 @@ struct Core {
     group: Group,
 }
 
-/// Appends that will be written as one frame.
-#[derive(Debug, Default)]
-struct Group {
-    /// The frame: room for the header, then the records.
-    frame: Vec<u8>,
-    records: Vec<Staged>,
-    terms: Vec<Term>,
-    /// Where the group leaves the streams that it extends.
-    streams: HashMap<StreamId, (Revision, Position)>,
-    appends: Vec<Append>,
-    ids: Vec<(AppendId, Remembered)>,
-    waiting: Vec<(oneshot::Sender<Answer>, Appended)>,
-    sync: bool,
-}
-
-/// A record in the frame, and what only the writer knows of it.
-#[derive(Clone, Copy, Debug)]
-struct Staged {
-    start: usize,
-    len: usize,
-    terms_end: usize,
-    revision: Revision,
-    previous: Position,
-}
-
 impl Writer {
     pub(crate) fn new(
         tail: LogTail,
@@ -128,7 +97,7 @@ impl Writer {
         let window = Arc::new(Mutex::new(window));
         let group = Group::default();
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
-        let group_bytes = quarter.min(GROUP_BYTES);
+        let group_bytes = quarter.min(group::BYTES_MAX);
         let core = Core {
             tail,
             view,
@@ -404,98 +373,5 @@ impl Core {
             let _ = self.flush();
         }
         self.sync_due()
-    }
-}
-
-impl Group {
-    /// Returns whether a batch should wait for the next group.
-    fn is_full(&self, batch: &Batch, bytes_max: usize) -> bool {
-        !self.records.is_empty()
-            && (self.frame.len() + batch.bytes.len() > bytes_max
-                || self.records.len() + batch.records.len() > GROUP_RECORDS)
-    }
-
-    /// Numbers the records of a batch and takes them in. `next` is the group's first position.
-    fn add(
-        &mut self,
-        next: Position,
-        append: Append,
-        batch: &Batch,
-        view: &View,
-    ) -> Result<Appended, ReadError> {
-        let first = next.advanced_by(self.records.len() as u64);
-        // All look-ups first: if one fails, the group is as it was.
-        let ends = append
-            .events
-            .iter()
-            .map(|event| self.stream_end(view, &event.stream))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.frame.resize(self.frame.len().max(HEADER_BYTES), 0);
-        let (frame_start, terms_start) = (self.frame.len(), self.terms.len());
-        self.frame.extend_from_slice(&batch.bytes);
-        self.terms.extend_from_slice(&batch.terms);
-        let mut position = first;
-        for ((event, committed), record) in append.events.iter().zip(ends).zip(&batch.records) {
-            let &BatchRecord { start, len, terms_end } = record;
-            // An earlier event of the same batch may have extended the stream since.
-            let (revision, previous) =
-                self.streams.get(&event.stream).copied().unwrap_or(committed);
-            let revision = revision.next();
-            self.streams.insert(event.stream.clone(), (revision, position));
-            self.records.push(Staged {
-                start: frame_start + start,
-                len,
-                terms_end: terms_start + terms_end,
-                revision,
-                previous,
-            });
-            position = position.next();
-        }
-        let appended = Appended { first, last: position.previous(), deduplicated: false };
-        if let Some(id) = append.append_id {
-            self.ids.push((id, Remembered { appended, digest: batch.digest }));
-        }
-        self.sync |= append.sync;
-        self.appends.push(append);
-        Ok(appended)
-    }
-
-    fn stream_end(
-        &self,
-        view: &View,
-        stream: &StreamId,
-    ) -> Result<(Revision, Position), ReadError> {
-        match self.streams.get(stream) {
-            Some(&end) => Ok(end),
-            None => view.stream_end(stream),
-        }
-    }
-
-    /// Returns the last staged event that a query condition forbids.
-    fn latest_match(
-        &self,
-        next: Position,
-        clause: &headwater_core::QueryCondition,
-    ) -> Option<Position> {
-        let events = self.appends.iter().flat_map(|append| &append.events);
-        (0..)
-            .map(|n| next.advanced_by(n))
-            .zip(events)
-            .filter(|(position, event)| *position > clause.after && clause.query.matches(*event))
-            .last()
-            .map(|(position, _)| position)
-    }
-
-    fn clear(&mut self) {
-        self.frame.clear();
-        self.records.clear();
-        self.terms.clear();
-        self.streams.clear();
-        self.appends.clear();
-        self.ids.clear();
-        self.sync = false;
-        if self.frame.capacity() > 4 * GROUP_BYTES {
-            self.frame = Vec::new();
-        }
     }
 }
