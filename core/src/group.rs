@@ -5,52 +5,26 @@
 //! business of the package `headwater-projections`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::log::{EventLog, ReadError};
 use crate::name::GroupName;
-use crate::position::Position;
+use crate::position::{Position, number};
 use crate::query::Query;
 use crate::slot::{SLOT_COUNT, Slot};
 
-/// The fencing number of an ownership: it grows with every hand-over, and what an older owner
-/// says is refused.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Generation(u64);
+number! {
+    /// The fencing number of an ownership: it grows with every hand-over, and what an older owner
+    /// says is refused.
+    Generation
+}
 
 impl Generation {
     /// Before the first owner.
     pub const NONE: Self = Self(0);
-
-    /// Takes a generation from its number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Returns the number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the generation after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// A run of neighbouring slots, never empty.

@@ -4,16 +4,62 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Place of an event in the whole log: dense, from 1.
-///
-/// In this crate's own engines position *n + 1* follows *n* without a hole, and no reader ever
-/// sees *n + 1* before *n*. Other engines may leave gaps, so code that runs over any log compares
-/// positions and does not count with them.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Position(u64);
+/// A number that means one thing: no arithmetic but the next one, and no conversion by itself.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            Default,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            serde::Serialize,
+            serde::Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Takes it from a plain number.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// Returns the plain number.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// Returns the one after this; the highest stays where it is.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+pub(crate) use number;
+
+number! {
+    /// Place of an event in the whole log: dense, from 1.
+    ///
+    /// In this crate's own engines position *n + 1* follows *n* without a hole, and no reader ever
+    /// sees *n + 1* before *n*. Other engines may leave gaps, so code that runs over any log
+    /// compares positions and does not count with them.
+    Position
+}
 
 impl Position {
     /// Before the first event: reading after it reads everything.
@@ -22,22 +68,6 @@ impl Position {
     pub const FIRST: Self = Self(1);
     /// After every event a log can hold.
     pub const MAX: Self = Self(u64::MAX);
-
-    /// Takes a position from its number; 0 is [`Position::START`].
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Returns the number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the position after this one; [`Position::MAX`] stays where it is.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
 
     /// Returns the position before this one; [`Position::START`] stays where it is.
     #[must_use]
@@ -57,46 +87,16 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+number! {
+    /// Place of an event in its stream: dense, from 1; 0 means the stream has no events.
+    Revision
 }
-
-/// Place of an event in its stream: dense, from 1; 0 means the stream has no events.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Revision(u64);
 
 impl Revision {
     /// The revision of a stream without events.
     pub const NONE: Self = Self(0);
     /// The first event of a stream.
     pub const FIRST: Self = Self(1);
-
-    /// Takes a revision from its number; 0 is [`Revision::NONE`].
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Returns the number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the revision after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// Shape of an event type, from 1. It has nothing to do with revisions or file formats.
