@@ -29,6 +29,7 @@ mod services;
 mod shop;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ use crate::ledger::Ledger;
 use crate::money::count;
 use crate::options::{HELP, Options};
 use crate::progress::{Screen, Standing, per_second};
-use crate::rows::OrderFile;
+use crate::rows::{OrderFile, Row};
 use crate::services::Services;
 
 /// How often progress is looked at.
@@ -62,7 +63,7 @@ enum Outcome {
 async fn main() -> ExitCode {
     let options = match Options::parse(std::env::args_os().skip(1)) {
         Ok(options) if options.help => {
-            print!("{HELP}");
+            show(HELP);
             return ExitCode::SUCCESS;
         }
         Ok(options) => options,
@@ -102,6 +103,7 @@ async fn run(options: &Options) -> Result<Outcome, Box<dyn Error + Send + Sync>>
     )?;
     let services = Services::start(&store, &home).await?;
 
+    // No order waits for a service: each is answered as soon as it is on the device.
     let Some(taken) = take_orders(&store, &services, &file).await? else {
         services.stop().await?;
         store.close()?;
@@ -117,7 +119,7 @@ async fn run(options: &Options) -> Result<Outcome, Box<dyn Error + Send + Sync>>
     checks.extend(audit::outbox(&email::read(&home.outbox())?, &file.rows));
     let report = report::write(&file, &model, &checks);
     home.write_report(&report)?;
-    print!("{report}");
+    show(&report);
     let mut good = checks.iter().all(|check| check.holds);
 
     if options.rebuild {
@@ -128,6 +130,11 @@ async fn run(options: &Options) -> Result<Outcome, Box<dyn Error + Send + Sync>>
     Ok(if good { Outcome::Good } else { Outcome::Bad })
 }
 
+/// Writes to standard output. Who closes that early has `report.txt`.
+fn show(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
 /// Places every order, lets the services catch up, and shows how far all are. Returns `None` if
 /// it was told to stop.
 async fn take_orders(
@@ -135,26 +142,29 @@ async fn take_orders(
     services: &Services,
     file: &OrderFile,
 ) -> Result<Option<Taken>, Box<dyn Error + Send + Sync>> {
-    let counter = Arc::new(Counter::default());
-    let (stop, stopping) = watch::channel(false);
+    let mut stop = stop_on_ctrl_c();
+    let placed = intake::placed_before(store)?;
+    let rows: Vec<Row> =
+        file.rows.iter().filter(|row| !placed.contains(&row.order)).cloned().collect();
+    let counter = Arc::new(Counter::from(placed.len() as u64));
+    let mut screen = Screen::new(file.rows.len() as u64, counter.get());
     let work = async {
-        let rows = file.rows.clone();
-        let taken = intake::place_all(store.clone(), rows, Arc::clone(&counter), stopping).await?;
-        if *stop.borrow() {
-            return Ok(None);
+        let counter = Arc::clone(&counter);
+        let taken = intake::place_all(store.clone(), rows, counter, stop.clone()).await?;
+        let head = store.head(Visibility::Durable).await?;
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|&stop| stop) => Ok(None),
+            there = services.wait_for(head) => there.map(|()| Some(taken)),
         }
-        services.wait_for(store.head(Visibility::Durable).await?).await?;
-        Ok(Some(taken))
     };
     tokio::pin!(work);
-    let mut screen = Screen::new(file.rows.len() as u64);
     let mut tick = tokio::time::interval(TICK);
-    let done = loop {
+    loop {
         tokio::select! {
-            done = &mut work => break done,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                stop.send_replace(true);
+            done = &mut work => {
+                screen.close();
+                return done;
             }
             _ = tick.tick() => {
                 let (email_lag, loyalty_lag) = services.lags().await?;
@@ -162,9 +172,20 @@ async fn take_orders(
                 screen.show(Standing { orders: counter.get(), head, email_lag, loyalty_lag });
             }
         }
-    };
-    screen.close();
-    done
+    }
+}
+
+/// Returns what becomes true at the first ctrl-c.
+fn stop_on_ctrl_c() -> watch::Receiver<bool> {
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => stop.send_replace(true),
+            // Then ctrl-c kills, which does no harm either.
+            Err(_) => std::future::pending().await,
+        }
+    });
+    stopping
 }
 
 /// Rebuilds the read model from the log and says whether it is the same as before.
@@ -177,18 +198,28 @@ async fn rebuild(
     let begun = Instant::now();
     let after = loyalty::read(&services::rebuild(store, home, head).await?)?;
     let same = after == *before;
-    println!(
-        "\nRead model rebuilt from {} events: {}",
-        count(head.get()),
-        if same { "the same, to the cent" } else { "it DIFFERS" }
-    );
+    let verdict = if same { "the same, to the cent" } else { "it DIFFERS" };
+    show(&format!("\nRead model rebuilt from {} events: {verdict}\n", count(head.get())));
     eprintln!("rebuilt in {:.2} s", begun.elapsed().as_secs_f64());
     Ok(same)
 }
 
 /// Says how long things took: not in the report, which is the same for every run.
 fn summary(taken: &Taken, head: Position, elapsed: Duration) -> String {
-    let all = taken.placed + taken.there;
-    let rate = count(per_second(all, elapsed));
-    format!("{} events, {} orders, {rate} per second", count(head.get()), count(all))
+    let answered = |percent: usize| {
+        let at = taken.answers.len().saturating_sub(1) * percent / 100;
+        taken.answers.get(at).map_or(0.0, |answer| answer.as_secs_f64() * 1e3)
+    };
+    let (placed, head) = (count(taken.placed), count(head.get()));
+    let total = elapsed.as_secs_f64();
+    let text = format!("{placed} orders placed; {head} events in the log; {total:.2} s in all");
+    if taken.placed == 0 {
+        return text;
+    }
+    let rate = count(per_second(taken.placed, taken.elapsed));
+    let (half, most) = (answered(50), answered(99));
+    format!(
+        "{text}\n{rate} orders per second, each on the device when it was answered: \
+         half within {half:.1} ms, 99 % within {most:.1} ms"
+    )
 }

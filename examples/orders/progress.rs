@@ -11,14 +11,14 @@ use crate::money::count;
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 const ORDERS_TEMPLATE: &str =
-    "{prefix:>8} {bar:40.green} {human_pos:>7} of {human_len} orders, {per_sec}";
+    "{prefix:>8} {bar:40.green} {human_pos:>7} of {human_len} orders, {msg} per second";
 const FOLLOWER_TEMPLATE: &str =
     "{prefix:>8} {bar:40.cyan} {human_pos:>7} of {human_len} events, {msg} behind";
 
 /// How far everything is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    /// How many commands were answered.
+    /// How many orders are placed.
     pub(crate) orders: u64,
     /// The last position of the log.
     pub(crate) head: u64,
@@ -42,13 +42,15 @@ struct Bars {
     orders: ProgressBar,
     email: ProgressBar,
     loyalty: ProgressBar,
+    /// How many orders an earlier run had placed.
+    before: u64,
 }
 
 impl Screen {
-    /// Shows nothing yet.
-    pub(crate) fn new(total: u64) -> Self {
-        let bars = io::stderr().is_terminal().then(|| Bars::new(total));
-        Self { bars, total, last: (Instant::now(), 0) }
+    /// Shows nothing yet. Of all orders, `before` were placed by an earlier run.
+    pub(crate) fn new(total: u64, before: u64) -> Self {
+        let bars = io::stderr().is_terminal().then(|| Bars::new(total, before));
+        Self { bars, total, last: (Instant::now(), before) }
     }
 
     /// Shows how far everything is.
@@ -82,7 +84,7 @@ impl Screen {
 }
 
 impl Bars {
-    fn new(total: u64) -> Self {
+    fn new(total: u64, before: u64) -> Self {
         let all = MultiProgress::new();
         let bar = |name: &'static str, template: &str| {
             let style = ProgressStyle::with_template(template);
@@ -91,10 +93,14 @@ impl Bars {
         };
         let orders = bar("orders", ORDERS_TEMPLATE);
         let (email, loyalty) = (bar("email", FOLLOWER_TEMPLATE), bar("loyalty", FOLLOWER_TEMPLATE));
-        Self { all, orders, email, loyalty }
+        Self { all, orders, email, loyalty, before }
     }
 
     fn show(&self, now: Standing) {
+        if now.orders < self.orders.length().unwrap_or_default() {
+            let rate = per_second(now.orders - self.before, self.orders.elapsed());
+            self.orders.set_message(count(rate));
+        }
         self.orders.set_position(now.orders);
         for (bar, lag) in [(&self.email, now.email_lag), (&self.loyalty, now.loyalty_lag)] {
             bar.set_length(now.head);

@@ -120,7 +120,7 @@ mod tests {
         let holds = Check { what: "one thing", found: "so".into(), holds: true };
         let fails = Check { what: "another", holds: false, ..holds.clone() };
         let text = write(&file, &model, &[holds, fails]);
-        assert!(text.contains("  line 2 has 1 fields instead of 4"), "{text}");
+        assert!(text.contains("  line 2 has not 4 fields but 1"), "{text}");
         assert!(text.contains("  ✓ one thing") && text.contains("  ✗ FAILED: another"), "{text}");
         assert!(text.contains("$30.00   $15.00 an order"), "{text}");
     }

@@ -68,7 +68,7 @@ pub(crate) enum RowFault {
 impl fmt::Display for RowFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fields(count) => write!(f, "has {count} fields instead of 4"),
+            Self::Fields(count) => write!(f, "has not 4 fields but {count}"),
             Self::Customer(text) => write!(f, "customer {text:?} is not a number"),
             Self::Date(text) => write!(f, "date {text:?} is not a day written as yyyymmdd"),
             Self::Cds(text) => write!(f, "number of CDs {text:?} is not a count"),
@@ -92,7 +92,9 @@ impl OrderFile {
     /// Reads a file, plain or compressed with gzip, or the project's own copy of the data.
     pub(crate) fn read(input: Option<&Path>) -> io::Result<Self> {
         let stored = match input {
-            Some(path) => fs::read(path)?,
+            Some(path) => fs::read(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?,
             None => CDNOW.to_vec(),
         };
         if !stored.starts_with(&[0x1f, 0x8b]) {

@@ -20,7 +20,7 @@ use crate::shop::CustomerEvent;
 const EMAIL_MEMBERS: usize = 64;
 /// How many events a member takes, and then commits. The next order of a customer comes with the
 /// next batch, so that larger ones are no faster.
-const EMAIL_BATCH: usize = 32;
+const EMAIL_BATCH: usize = 16;
 /// How often a mail is tried before the service stops.
 const EMAIL_ATTEMPTS_MAX: u32 = 3;
 /// How long to wait for a service that has to catch up.
