@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use super::{Access, Fs, FsFile, Preallocation, RealFs};
 use crate::mmap::Map;
 
-/// An operation that changes something.
+/// An operation that changes something, on the device or in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Create,
     Write,
     SetSize,
     Sync,
+    Evict,
     Rename,
     Remove,
     SyncDir,
@@ -182,6 +183,7 @@ impl FsFile for FaultyFile {
     }
 
     fn evict(&self) -> io::Result<()> {
+        self.step(Op::Evict, 0)?;
         self.inner.evict()
     }
 

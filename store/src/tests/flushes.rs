@@ -93,3 +93,21 @@ fn a_segment_is_established_in_the_order_that_a_crash_cannot_break() {
     assert!(spare_write < spare_sync && spare_sync < renamed);
     assert!(renamed < dir_sync && dir_sync < write_new);
 }
+
+#[test]
+fn opening_looks_at_the_device_and_not_at_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let fs = FaultyFs::default();
+    open(&fs, &path, small()).unwrap().append_blocking(append("a-1", "x")).unwrap();
+    fs.take_steps();
+    // After a failed sync the cache holds bytes that the device does not.
+    let store = open(&fs, &path, small()).unwrap();
+    let steps: Vec<(Op, bool)> = fs
+        .take_steps()
+        .iter()
+        .map(|step| (step.op, step.path.ends_with("00000000000000000001-00000001.seg")))
+        .collect();
+    assert_eq!(steps[..2], [(Op::Sync, true), (Op::Evict, true)]);
+    assert_eq!(all(&store).len(), 1);
+}

@@ -225,3 +225,21 @@ fn an_oversized_batch_names_the_limit_of_the_segment() {
     assert!(matches!(error, AppendError::Invalid(_)) && text.contains("16256"), "{text}");
     assert!(store.append_blocking(one("a-1", &"z".repeat(16_000))).is_ok());
 }
+
+#[test]
+fn readers_of_durable_events_wait_for_the_sync() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    let head = |visibility| pollster::block_on(store.head(visibility)).unwrap();
+    store.append_blocking(one("a-1", "1")).unwrap();
+    assert_eq!(head(Visibility::Committed), Position::FIRST);
+    assert_eq!(head(Visibility::Durable), Position::START);
+    let read = Read::forward(Query::all(), Position::START).visible(Visibility::Durable);
+    let page = store.read_blocking(&read).unwrap();
+    assert!(page.events.is_empty() && page.done);
+    let back = Read::backward(Query::all(), Position::MAX).visible(Visibility::Durable);
+    assert!(store.read_blocking(&back).unwrap().events.is_empty());
+    store.flush().unwrap();
+    assert_eq!(store.read_blocking(&read).unwrap().events.len(), 1);
+    assert_eq!(store.read_blocking(&back).unwrap().events.len(), 1);
+}

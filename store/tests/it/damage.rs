@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headwater_core::{Durability, Position, Query};
+use headwater_core::{Durability, Position, Query, Read, ReadError};
 use headwater_store::{OpenError, Options, ReadOnlyStore, Store};
 use tempfile::TempDir;
 
@@ -222,4 +222,32 @@ fn damage_in_a_sealed_segment_is_refused_and_read_up_to() {
             if position.get() == found.len() as u64 + 1),
         "{damage}"
     );
+}
+
+#[test]
+fn damage_under_an_open_store_is_an_error_of_the_read_that_meets_it() {
+    let dir = temp();
+    let store = open(&dir, small());
+    for payload in ["first", "second", "third"] {
+        store.append_blocking(one("a-1", payload)).unwrap();
+    }
+    let path = store.path().join(SEGMENT);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 1;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
+
+    let after = |n| store.read_blocking(&Read::forward(Query::all(), Position::new(n)).limit(1));
+    assert_eq!(payloads(&after(0).unwrap().events), ["first"]);
+    assert_eq!(payloads(&after(2).unwrap().events), ["third"]);
+    let error = after(1).unwrap_err();
+    assert!(
+        matches!(&error, ReadError::Damaged { position, .. } if position.get() == 2),
+        "{error}"
+    );
+    let mut scan = store.scan(Position::START).unwrap();
+    assert!(scan.next().unwrap().is_ok());
+    assert!(matches!(scan.next(), Some(Err(ReadError::Damaged { .. }))));
+    assert!(scan.next().is_none());
 }
