@@ -243,3 +243,15 @@ fn readers_of_durable_events_wait_for_the_sync() {
     assert_eq!(store.read_blocking(&read).unwrap().events.len(), 1);
     assert_eq!(store.read_blocking(&back).unwrap().events.len(), 1);
 }
+
+#[test]
+fn each_writer_has_an_epoch_of_its_own() {
+    let dir = temp();
+    for epoch in 1..4 {
+        let store = open(&dir, small());
+        let reader = ReadOnlyStore::open(store.path()).unwrap();
+        assert_eq!((reader.epoch(), reader.is_clean()), (epoch, false));
+        store.close().unwrap();
+        assert!(ReadOnlyStore::open(store.path()).unwrap().is_clean());
+    }
+}
