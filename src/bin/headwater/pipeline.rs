@@ -24,7 +24,6 @@ use serde::Serialize;
 
 use crate::exit::{Exit, complain};
 use crate::input::{Content, Line, Prepared};
-use crate::output::Out;
 
 /// How many appends are under way at most.
 const IN_FLIGHT_MAX: usize = 4096;
@@ -83,10 +82,10 @@ struct Ack {
 }
 
 /// Appends on their way.
-pub(crate) struct Pipeline<'a> {
+pub(crate) struct Pipeline<'a, W> {
     store: &'a Store,
     manner: Manner,
-    out: Out,
+    out: W,
     waker: Waker,
     flights: VecDeque<Flight<'a>>,
     in_flight_bytes: usize,
@@ -107,9 +106,9 @@ impl Wake for Unpark {
     }
 }
 
-impl<'a> Pipeline<'a> {
-    /// Makes a pipeline for this thread.
-    pub(crate) fn new(store: &'a Store, manner: Manner, out: Out) -> Self {
+impl<'a, W: Write> Pipeline<'a, W> {
+    /// Makes a pipeline for this thread, which acknowledges on `out`.
+    pub(crate) fn new(store: &'a Store, manner: Manner, out: W) -> Self {
         let synced = store.durability() == Durability::Sync;
         Self {
             store,
@@ -348,5 +347,110 @@ fn bytes(line: &Line) -> usize {
             events.iter().map(|event| 2 * event.size_bytes() + REQUEST_BYTES).sum()
         }
         Content::Bad(_) | Content::Unreadable(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use headwater::{Append, CodecId, EventType, NewEvent, Options, StreamId};
+
+    use super::*;
+
+    /// Lines with payloads of these sizes, all of one stream.
+    fn lines(sizes: impl Iterator<Item = usize>) -> (Vec<Line>, Vec<String>) {
+        let line = |(number, size)| {
+            let stream = StreamId::new("s-1").unwrap();
+            let kind = EventType::new("t").unwrap();
+            let event = NewEvent::new(stream, kind, CodecId::RAW, vec![7; size]);
+            let id = event.id;
+            let prepared = Prepared { id, append: Append::new([event]), is_conditional: false };
+            let content = Content::Event(Box::new(prepared));
+            (Line { number, content }, id.to_string())
+        };
+        (1..).zip(sizes).map(line).unzip()
+    }
+
+    /// Appends lines that are all there at once, and returns what was acknowledged.
+    fn append(options: Options, lines: Vec<Line>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let in_flight_bytes_max = options.queue_bytes_max;
+        let store = Store::open(dir.path(), options).unwrap();
+        let manner = Manner { keep_going: false, json: false, in_flight_bytes_max };
+        let (sender, input) = mpsc::channel();
+        sender.send(lines).unwrap();
+        drop(sender);
+        let mut out = Vec::new();
+        let ending = Pipeline::new(&store, manner, &mut out).run(&input);
+        assert_eq!(ending.exit, None);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn in_order(ids: &[String]) -> String {
+        let ack = |(position, id): (u64, &String)| format!("ACK {id} {position}");
+        (1..).zip(ids).map(ack).collect::<Vec<_>>().join("\n") + "\n"
+    }
+
+    /// Starts lines while there is room, and returns how many.
+    fn started(options: Options, sizes: &[usize]) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        let in_flight_bytes_max = options.queue_bytes_max;
+        let store = Store::open(dir.path(), options).unwrap();
+        let manner = Manner { keep_going: false, json: false, in_flight_bytes_max };
+        let mut pipeline = Pipeline::new(&store, manner, Vec::new());
+        for line in lines(sizes.iter().copied()).0 {
+            if !pipeline.has_room(&line) {
+                break;
+            }
+            pipeline.start(line);
+        }
+        pipeline.flights.len()
+    }
+
+    #[test]
+    fn what_is_under_way_fits_into_the_queue_of_the_store() {
+        let options = Options {
+            queue_bytes_max: 1024 * 1024,
+            segment_bytes: 64 * 1024 * 1024,
+            ..Options::default()
+        };
+        // An event counts twice: itself and its encoding.
+        assert_eq!(started(options.clone(), &[200_000; 9]), 2);
+        assert_eq!(started(options.clone(), &[10; 500]), 500);
+        // One that is larger than the queue goes alone.
+        assert_eq!(started(options, &[6_000_000, 10]), 1);
+    }
+
+    #[test]
+    fn without_sync_one_append_is_under_way() {
+        for durability in [Durability::Os, Durability::INTERVAL] {
+            let options = Options { durability, segment_bytes: 1024 * 1024, ..Options::default() };
+            assert_eq!(started(options, &[10; 9]), 1);
+        }
+    }
+
+    #[test]
+    fn lines_that_are_all_there_keep_their_order() {
+        let (lines, ids) = lines((0..2000).map(|n| if n % 200 < 3 { 400_000 } else { 10 }));
+        let options = Options {
+            queue_bytes_max: 1024 * 1024,
+            segment_bytes: 8 * 1024 * 1024,
+            ..Options::default()
+        };
+        assert!(append(options, lines) == in_order(&ids), "the order changed");
+    }
+
+    #[test]
+    fn without_sync_no_event_overtakes_one_that_the_writer_has_taken() {
+        let (lines, ids) = lines(std::iter::repeat_n(8, 60_000));
+        let every = Duration::from_micros(100);
+        let options = Options {
+            durability: Durability::Interval { every, bytes: 1024 * 1024 },
+            segment_bytes: 16 * 1024 * 1024,
+            ..Options::default()
+        };
+        assert!(append(options, lines) == in_order(&ids), "the order changed");
     }
 }
