@@ -69,6 +69,16 @@ pub(crate) async fn open_with(log: &Arc<WatchedLog>, options: GroupOptions) -> C
     ConsumerGroup::open(log, options).await.unwrap()
 }
 
+/// Returns how many leases of the group were started anew.
+pub(crate) fn renewals(group: &ConsumerGroup) -> usize {
+    group.shared().with(|group| group.renewals)
+}
+
+/// Returns how many deliveries and delays the group has seen.
+pub(crate) fn deliveries(group: &ConsumerGroup) -> u64 {
+    group.shared().with(|group| group.tokens())
+}
+
 /// A log in memory that counts what is asked of it, and fails when told to.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedLog {

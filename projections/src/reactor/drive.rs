@@ -9,18 +9,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
 use super::{ReactError, Reactor, ReactorOptions};
+use crate::clock::later;
 use crate::group::{ConsumerError, Delivery, Member, Settlement};
 
 pub(super) struct Drive<R: Reactor> {
     pub(super) reactor: R,
     pub(super) member: Member,
     pub(super) options: ReactorOptions,
-    /// How often the leases of what is in hand are renewed.
+    /// How often the leases of what is in hand are renewed, more than zero.
     pub(super) heartbeat: Duration,
+    /// When they are renewed next: one heartbeat for a whole batch, however many events it has.
+    pub(super) renew_at: Instant,
     pub(super) stop: Arc<watch::Sender<bool>>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) status: Arc<watch::Sender<ReactorStatus>>,
@@ -50,6 +53,7 @@ impl<R: Reactor> Drive<R> {
                 next = self.member.next(self.options.batch_events) => next,
             };
             let mut batch = VecDeque::from(deliveries.map_err(ReactorStop::Group)?);
+            self.renew_at = later(Instant::now(), self.heartbeat);
             while let Some(delivery) = batch.pop_front() {
                 self.handle(delivery, &batch).await?;
                 if *self.stopping.borrow() {
@@ -75,6 +79,10 @@ impl<R: Reactor> Drive<R> {
         delivery: Delivery,
         waiting: &VecDeque<Delivery>,
     ) -> Result<(), ReactorStop> {
+        if self.renew_at <= Instant::now() {
+            // Reactions that never waited have used up the time between two heartbeats.
+            self.renew_at = renew(waiting, self.heartbeat);
+        }
         if delivery.renew() == Settlement::TooLate {
             // Somebody else has it, or will.
             return Ok(());
@@ -123,19 +131,23 @@ impl<R: Reactor> Drive<R> {
                 Err(panic) => Poll::Ready(Err(crate::panic::message(&*panic))),
             }
         }));
-        let mut heartbeat = tokio::time::interval(self.heartbeat);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 result = &mut reaction => return result,
-                _ = heartbeat.tick() => {
+                () = tokio::time::sleep_until(self.renew_at) => {
                     delivery.renew();
-                    for delivery in waiting {
-                        delivery.renew();
-                    }
+                    self.renew_at = renew(waiting, self.heartbeat);
                 }
             }
         }
     }
+}
+
+/// Renews the leases of events that wait, and returns when to do so again.
+fn renew(waiting: &VecDeque<Delivery>, heartbeat: Duration) -> Instant {
+    for delivery in waiting {
+        delivery.renew();
+    }
+    later(Instant::now(), heartbeat)
 }

@@ -12,12 +12,16 @@ use async_trait::async_trait;
 use headwater_core::{Position, RecordedEvent};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use self::drive::Drive;
 pub use self::status::{ReactorFailure, ReactorPhase, ReactorStatus, ReactorStop};
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
 use crate::retry::Backoff;
 use crate::wait::WaitError;
+
+/// Leases are not renewed more often than this, which is as fine as tokio's timers are.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
 
 /// Does something about events: sends a mail, calls a service, issues a command.
 ///
@@ -145,7 +149,8 @@ impl ReactorRunner {
                 reactor: factory(number),
                 member,
                 options,
-                heartbeat: group.lease() / 3,
+                heartbeat: (group.lease() / 3).max(HEARTBEAT_MIN),
+                renew_at: Instant::now(),
                 stop: Arc::clone(&stop),
                 stopping: stopping.clone(),
                 status: Arc::clone(&status),

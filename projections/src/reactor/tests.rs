@@ -1,10 +1,12 @@
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Waker};
 
 use headwater_core::{EventLog, Query, Read};
 
 use super::*;
-use crate::group::testing::{WatchedLog, append, open};
+use crate::group::testing::{WatchedLog, append, deliveries, open, renewals};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,6 +20,7 @@ struct Recorder {
     failures: Arc<AtomicU32>,
     panics_at: u64,
     takes: Duration,
+    blocks: Duration,
 }
 
 #[async_trait]
@@ -30,6 +33,11 @@ impl Reactor for Recorder {
         let position = event.position.get();
         if !self.takes.is_zero() {
             tokio::time::sleep(self.takes).await;
+        }
+        if !self.blocks.is_zero() {
+            // The clock moves with the first poll, and no other task gets a turn.
+            let advance = pin!(tokio::time::advance(self.blocks));
+            let _ = advance.poll(&mut Context::from_waker(Waker::noop()));
         }
         assert_ne!(position, self.panics_at, "made up");
         if position == self.fails_at && self.failures.load(Ordering::SeqCst) > 0 {
@@ -63,9 +71,7 @@ fn positions(seen: &Seen) -> Vec<u64> {
 #[tokio::test(start_paused = true)]
 async fn every_event_is_reacted_to_once_and_committed() {
     let log = WatchedLog::new();
-    let streams: Vec<String> = (0..50).map(|n| format!("a-{n}")).collect();
-    let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
-    let last = append(&*log, &streams).await;
+    let last = append_keys(&log, 50).await;
     let (group, recorder) = (open(&log).await, Recorder::default());
     let reactor = start(&group, &recorder, 3).await;
     reactor.wait_for(last, SECOND).await.unwrap();
@@ -109,6 +115,42 @@ async fn a_reaction_longer_than_the_lease_keeps_what_is_in_hand() {
     assert_eq!(group.status().await.unwrap().in_flight, 3, "the whole batch is still in hand");
     reactor.wait_for(last, 1_000 * SECOND).await.unwrap();
     assert_eq!(positions(&recorder.seen), [1, 2, 3]);
+}
+
+/// Appends events of so many keys, one each, and returns the last position.
+async fn append_keys(log: &WatchedLog, keys: usize) -> Position {
+    let streams: Vec<String> = (0..keys).map(|n| format!("a-{n}")).collect();
+    let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
+    append(log, &streams).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_reactions_renew_no_lease_but_their_own() {
+    let log = WatchedLog::new();
+    let last = append_keys(&log, 32).await;
+    let recorder = Recorder { takes: SECOND / 10, ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 1).await;
+    reactor.wait_for(last, 60 * SECOND).await.unwrap();
+    assert_eq!(renewals(&group), 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_events_are_kept_while_others_take_less_than_a_heartbeat_each() {
+    // Together they take far longer than a lease, which is 30 s, and each less than a third of it.
+    let takes = Recorder { takes: 9 * SECOND, ..Recorder::default() };
+    let blocks = Recorder { blocks: 9 * SECOND, ..Recorder::default() };
+    for recorder in [takes, blocks] {
+        let log = WatchedLog::new();
+        let last = append_keys(&log, 12).await;
+        let group = open(&log).await;
+        let reactor = start(&group, &recorder, 1).await;
+        reactor.wait_for(last, 1_000 * SECOND).await.unwrap();
+        assert_eq!(deliveries(&group), 12, "an event was lost and came again");
+        // One of its own for each event, and at most one heartbeat for the rest with each.
+        let renewals = renewals(&group);
+        assert!(renewals <= 12 + (0..=12).sum::<usize>(), "{renewals} renewals");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,6 +139,10 @@ impl Coordinator {
         self.timers.remove(&old);
         self.timers.insert(lease, (slot, at));
         self.slot_mut(slot).tracker.renew(at, lease);
+        #[cfg(test)]
+        {
+            self.renewals += 1;
+        }
         true
     }
 

@@ -136,6 +136,9 @@ pub(in crate::group) struct Coordinator {
     epoch: u64,
     generation: Generation,
     wake: Wake,
+    /// How many leases were started anew.
+    #[cfg(test)]
+    pub(in crate::group) renewals: usize,
 }
 
 impl Coordinator {
@@ -157,7 +160,15 @@ impl Coordinator {
             epoch: 0,
             generation: Generation::NONE,
             wake: Wake::default(),
+            #[cfg(test)]
+            renewals: 0,
         }
+    }
+
+    /// Returns how many deliveries and delays there were.
+    #[cfg(test)]
+    pub(in crate::group) fn tokens(&self) -> u64 {
+        self.tokens
     }
 
     fn slot(&self, slot: Slot) -> &SlotState {
