@@ -44,7 +44,8 @@ impl Member {
     /// one), the oldest first.
     ///
     /// Of each key at most one event is out at a time, in any member, and the next one comes
-    /// only after it is acked. Each delivery has to be settled within the group's lease.
+    /// only after it is acked: whoever takes batches gets the events of a busy key in as many
+    /// batches. Each delivery has to be settled within the group's lease.
     ///
     /// # Errors
     ///

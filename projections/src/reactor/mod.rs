@@ -97,6 +97,9 @@ impl fmt::Debug for ReactError {
 pub struct ReactorOptions {
     /// How many events a member takes at a time, at least one. They are reacted to one after the
     /// other and committed together: more is faster, and repeats more after a crash.
+    ///
+    /// At most one event of each key is out at a time, so no batch holds two of them: of a key
+    /// with many events, each takes a batch, and so a commit, of its own.
     pub batch_events: usize,
     /// How long an event waits that was reacted to in vain, half of it by chance.
     pub backoff: Backoff,
@@ -162,7 +165,8 @@ impl ReactorRunner {
     }
 }
 
-/// A running reactor. Dropping it stops the reactor after the events under way.
+/// A running reactor. Dropping it stops the reactor after the events under way. Neither that nor
+/// [`shutdown`](Self::shutdown) closes the group.
 #[derive(Debug)]
 pub struct ReactorHandle {
     group: ConsumerGroup,
@@ -217,7 +221,10 @@ impl ReactorHandle {
     }
 
     /// Lets each member finish the event under way, gives the others back, commits and leaves
-    /// the group. The group stays open.
+    /// the group.
+    ///
+    /// The group stays open, for it may have other members: whoever is done with it closes it too
+    /// ([`ConsumerGroup::close`]), behind its reactors.
     ///
     /// # Errors
     ///
