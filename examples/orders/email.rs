@@ -12,8 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use async_trait::async_trait;
-use headwater::projections::{IdempotencyKey, ReactError, Reactor};
+use headwater::projections::{IdempotencyKey, ReactError, Reactor, async_trait};
 use headwater::{RecordedEvent, decode_event};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use headwater::projections::rusqlite::{self, Row};
 use headwater::projections::{ApplyError, Projection, SqliteSink, SqliteTx};
 use headwater::{Query, RecordedEvent, decode_event};
 
@@ -99,23 +100,29 @@ pub(crate) fn read(sink: &SqliteSink) -> Result<Ledger, Box<dyn Error + Send + S
         database.prepare("SELECT customer, orders, cents, points, tier FROM customers")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let tier: String = row.get(4)?;
-        let account = Account {
-            orders: row.get::<_, i64>(1)?.try_into()?,
-            cents: row.get::<_, i64>(2)?.try_into()?,
-            points: row.get::<_, i64>(3)?.try_into()?,
-            tier: Tier::named(&tier).ok_or_else(|| format!("there is no tier {tier}"))?,
-        };
-        ledger.customers.insert(row.get(0)?, account);
+        ledger.customers.insert(row.get(0)?, account(row)?);
     }
     let mut select = database.prepare("SELECT month, orders, cents FROM months")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let revenue = Revenue {
-            orders: row.get::<_, i64>(1)?.try_into()?,
-            cents: row.get::<_, i64>(2)?.try_into()?,
-        };
+        let revenue = Revenue { orders: number(row, 1)?, cents: number(row, 2)? };
         ledger.months.insert(row.get(0)?, revenue);
     }
     Ok(ledger)
+}
+
+fn account(row: &Row<'_>) -> Result<Account, Box<dyn Error + Send + Sync>> {
+    let tier: String = row.get(4)?;
+    Ok(Account {
+        orders: number(row, 1)?,
+        cents: number(row, 2)?,
+        points: number(row, 3)?,
+        tier: Tier::named(&tier).ok_or_else(|| format!("there is no tier {tier}"))?,
+    })
+}
+
+/// Reads a number that was stored as the signed one that SQLite has.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let stored: i64 = row.get(column)?;
+    u64::try_from(stored).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
 }

@@ -51,6 +51,9 @@ mod runner;
 mod sink;
 mod wait;
 
+/// Goes on implementations of [`Reactor`], as `#[async_trait]`: the attribute of the crate of this
+/// name, in a version that fits.
+pub use async_trait::async_trait;
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, GroupOptions, GroupPhase, GroupStatus, IdempotencyKey,
@@ -67,6 +70,10 @@ pub use runner::{
     Begin, Progress, ProjectionHandle, ProjectionRunner, ProjectionStatus, RebuildError,
     RunnerOptions, StartError, StopCause,
 };
+/// SQLite as [`SqliteSink`] has it: its types are those that a [`SqliteTx`] takes and returns.
+#[cfg(feature = "sqlite")]
+#[doc(no_inline)]
+pub use rusqlite;
 pub use sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 #[cfg(feature = "sqlite")]
 pub use sink::{SqliteSink, SqliteTx};
