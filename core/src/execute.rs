@@ -203,6 +203,8 @@ where
         }
         let append = decided(stream, &events, loaded.revision, options)?;
         match log.append(append).await {
+            // Another attempt at the same command came first: what it did is what happened.
+            Ok(appended) if appended.deduplicated => {}
             Ok(appended) => {
                 let state = events.iter().fold(loaded.state, |s, event| decider.evolve(s, event));
                 return Ok(Executed { state, events, appended: Some(appended), attempts });

@@ -284,6 +284,8 @@ impl GroupLog for MemoryLog {
         commits: Vec<SlotCommit>,
     ) -> Result<(), GroupError> {
         let mut state = self.state();
+        let furthest = commits.iter().map(|commit| commit.progress.floor).max();
+        state.inside(name, furthest.unwrap_or_default())?;
         let group = state.group(name)?;
         group.check(&commits)?;
         group.commit(&commits);

@@ -6,7 +6,7 @@ use crate::limits;
 
 /// Name and value pairs in the order they were added; a name may stand more than once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<(String, String)>", into = "Vec<(String, String)>")]
 pub struct Headers(Vec<(String, String)>);
 
 /// A header that cannot be stored.
@@ -15,6 +15,24 @@ pub struct Headers(Vec<(String, String)>);
 pub struct InvalidHeader {
     /// The name as given.
     pub name: String,
+}
+
+impl TryFrom<Vec<(String, String)>> for Headers {
+    type Error = InvalidHeader;
+
+    fn try_from(pairs: Vec<(String, String)>) -> Result<Self, InvalidHeader> {
+        let mut headers = Self::new();
+        for (name, value) in pairs {
+            headers.insert(name, value)?;
+        }
+        Ok(headers)
+    }
+}
+
+impl From<Headers> for Vec<(String, String)> {
+    fn from(headers: Headers) -> Self {
+        headers.0
+    }
 }
 
 impl Headers {
@@ -75,6 +93,13 @@ mod tests {
         headers.insert("a", "3").unwrap();
         assert_eq!(headers.get("a"), Some("1"));
         assert_eq!(headers.iter().map(|(_, v)| v).collect::<Vec<_>>(), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn headers_are_checked_when_they_are_read_back() {
+        assert!(serde_json::from_str::<Headers>(r#"[["","v"]]"#).is_err());
+        let headers: Headers = serde_json::from_str(r#"[["n","v"]]"#).unwrap();
+        assert_eq!(serde_json::to_string(&headers).unwrap(), r#"[["n","v"]]"#);
     }
 
     #[test]

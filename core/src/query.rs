@@ -23,7 +23,7 @@ use crate::name::{Category, EventType, StreamId, Tag, category_of};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<QueryItem>", into = "Vec<QueryItem>")]
 pub struct Query {
     items: Vec<QueryItem>,
 }
@@ -107,6 +107,20 @@ impl QueryItem {
     }
 }
 
+impl From<Vec<QueryItem>> for Query {
+    /// Selects what any of the items does. An item without parts selects everything, and so do no
+    /// items at all.
+    fn from(items: Vec<QueryItem>) -> Self {
+        if items.iter().any(QueryItem::is_everything) { Self::all() } else { Self { items } }
+    }
+}
+
+impl From<Query> for Vec<QueryItem> {
+    fn from(query: Query) -> Self {
+        query.items
+    }
+}
+
 impl Query {
     /// Selects every event.
     pub const fn all() -> Self {
@@ -135,7 +149,7 @@ impl Query {
 
     /// Selects what one item selects. An item without parts selects everything.
     pub fn item(item: QueryItem) -> Self {
-        if item.is_everything() { Self::all() } else { Self { items: vec![item] } }
+        vec![item].into()
     }
 
     /// Narrows every alternative to these types.
@@ -231,6 +245,7 @@ mod tests {
         assert!(Query::all().or(Query::tags([tag("x")])).is_all());
         assert!(Query::item(QueryItem::default()).is_all());
         assert!(!Query::all().and_tags([tag("x")]).is_all());
+        assert!(serde_json::from_str::<Query>("[{}]").unwrap().is_all());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_core::Position;
 
-/// Why a store was not opened. Nothing in it was changed, unless a variant says so.
+/// Why a store was not opened. No event and no progress of a group was changed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

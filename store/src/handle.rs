@@ -20,7 +20,7 @@ use crate::open::{self, Opened, RecoveryReport};
 use crate::options::Options;
 use crate::scan::Scan;
 use crate::view::View;
-use crate::writer::{Queue, Request, Writer};
+use crate::writer::{Inline, Queue, Request, Writer};
 
 /// An open store. Clones share it; the last one to go closes it.
 ///
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; nothing on disk was changed by a refusal.
+    /// [`OpenError`]; a refusal changes no event and no progress of a group.
     ///
     /// # Complexity
     ///
@@ -114,8 +114,8 @@ impl Store {
         let writer =
             Writer::new(tail, Arc::clone(&view), options.durability, window, options.segment_bytes);
         let (writer, offsets) = (Arc::new(writer), Arc::new(offsets));
-        let appends = Arc::new(Queue::new(options.queue_bytes_max));
-        let operations = Arc::new(Queue::new(options.queue_bytes_max));
+        let appends = Arc::new(Queue::new());
+        let operations = Arc::new(Queue::new());
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
             spawned.map_err(OpenError::io("start a thread for", path))
@@ -211,8 +211,7 @@ impl Store {
 
     async fn operate(&self, name: &GroupName, operation: Operation) -> Result<Outcome, GroupError> {
         let (request, answer) = offsets::Request::new(name.clone(), operation);
-        let bytes = request.bytes();
-        self.inner.operations.push(request, bytes).await.ok_or(GroupError::Closed)?;
+        let _place = self.inner.operations.push(request).ok_or(GroupError::Closed)?;
         answer.await.unwrap_or(Err(GroupError::Closed))
     }
 
@@ -290,18 +289,22 @@ impl EventLog for Store {
         let (request, answer) = Request::new(append, inner.segment_bytes)?;
         let queued = if !sync && inner.appends.is_idle() {
             // Nobody waits and nothing blocks: this thread can write as well as another.
-            let refused = inner.writer.try_write(request);
-            if refused.is_none() && inner.writer_must_wake() {
-                inner.appends.poke();
+            match inner.writer.try_write(request) {
+                Inline::Written { due_changed } => {
+                    if due_changed {
+                        inner.appends.poke();
+                    }
+                    None
+                }
+                Inline::Refused(request) => Some(request),
             }
-            refused
         } else {
             Some(request)
         };
-        if let Some(request) = queued {
-            let bytes = request.bytes();
-            inner.appends.push(request, bytes).await.ok_or(AppendError::Closed)?;
-        }
+        let _place = match queued {
+            Some(request) => Some(inner.appends.push(request).ok_or(AppendError::Closed)?),
+            None => None,
+        };
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
@@ -334,13 +337,6 @@ impl EventLog for Store {
     }
 }
 
-impl Inner {
-    /// Returns whether the writer's thread has a deadline that it may not know of.
-    fn writer_must_wake(&self) -> bool {
-        matches!(self.durability, Durability::Interval { .. })
-    }
-}
-
 #[async_trait]
 impl GroupLog for Store {
     async fn open_group(
@@ -354,7 +350,9 @@ impl GroupLog for Store {
             Start::End => self.inner.view.head(Visibility::Committed),
             Start::After(position) => position,
         };
-        self.inside(&name, start)?;
+        if self.inner.offsets.group(&name).is_err() {
+            self.inside(&name, start)?;
+        }
         match self.operate(&name, Operation::Open { selection, start }).await? {
             Outcome::State(state) => {
                 // A log that lost its end, or was restored, must not be read as if it had not.
@@ -390,6 +388,8 @@ impl GroupLog for Store {
         name: &GroupName,
         commits: Vec<SlotCommit>,
     ) -> Result<(), GroupError> {
+        let furthest = commits.iter().map(|commit| commit.progress.floor).max();
+        self.inside(name, furthest.unwrap_or_default())?;
         self.operate(name, Operation::Commit(commits)).await.map(|_| ())
     }
 

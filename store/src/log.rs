@@ -11,9 +11,9 @@ use crate::error::OpenError;
 use crate::format::BLOCK_BYTES;
 use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
-use crate::format::segment::{FRAMES_AT, LogKind, SegmentHeader, parse_file_name};
+use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
 use crate::fs::{Access, Fs, is_temporary, write_file};
-use crate::recovery::{self, Damage, Expected, Tail, Walked};
+use crate::recovery::{self, Damage, Tail, Walked};
 use crate::segment::Segment;
 
 /// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
@@ -37,12 +37,12 @@ impl Segments {
         *list = Arc::new(longer);
     }
 
-    /// Drops all but the newest segment from the list and returns the others.
-    pub(crate) fn keep_newest(&self) -> Vec<Arc<Segment>> {
+    /// Drops the segments before the one with the id `first` from the list and returns them.
+    pub(crate) fn keep_from(&self, first: u64) -> Vec<Arc<Segment>> {
         let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut older = Vec::clone(&list);
-        let newest = older.pop();
-        *list = Arc::new(newest.into_iter().collect());
+        let kept = older.split_off(older.partition_point(|s| s.header.id < first));
+        *list = Arc::new(kept);
         older
     }
 }
@@ -108,9 +108,7 @@ pub struct Cut {
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<Segment>>,
-    /// How far it counts; what a new log begins with if there are no segments.
     pub(crate) end: Walked,
-    pub(crate) commit_time: Timestamp,
     pub(crate) cut: Option<Cut>,
     /// Why a reader may go no further, where a writer would have been refused.
     pub(crate) damage: Option<OpenError>,
@@ -119,20 +117,7 @@ pub(crate) struct Recovered {
 impl Recovered {
     /// A log before its first segment.
     pub(crate) fn empty() -> Self {
-        Self {
-            segments: Vec::new(),
-            end: Walked {
-                end: FRAMES_AT,
-                next: Position::FIRST,
-                word: 0,
-                frames: 0,
-                epoch: 0,
-                tail: Tail::Clean,
-            },
-            commit_time: Timestamp::EPOCH,
-            cut: None,
-            damage: None,
-        }
+        Self { segments: Vec::new(), end: Walked::START, cut: None, damage: None }
     }
 }
 
@@ -155,64 +140,64 @@ pub(crate) fn recover(
     purpose: Purpose,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, OpenError> {
-    let names = find(dir, entry, purpose)?;
-    let headers = names
-        .iter()
-        .map(|(base, id, name)| header(dir, *base, *id, name))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut recovered = Recovered::empty();
-    if let Some(first) = headers.first() {
-        // What lies before the first segment was removed, so its header is the authority.
-        recovered.end.next = first.base;
-        recovered.end.word = first.previous_word;
-        recovered.end.frames = first.frames_before;
+    let Found { names, gap } = find(dir, entry, purpose)?;
+    if let (Some(error), Purpose::Write) = (&gap, purpose) {
+        return Err(error.clone());
     }
-    for (at, header) in headers.iter().enumerate() {
-        let next = headers.get(at + 1);
-        let durable = match next {
-            // Rolling syncs a segment before the next one gets its name.
-            Some(next) => next.base.previous(),
-            None => entry.durable.max(header.base.previous()),
+    let mut recovered = Recovered::empty();
+    for (at, (base, id, name)) in names.iter().enumerate() {
+        // Rolling syncs a segment before the next one gets its name.
+        let sealed_before = names.get(at + 1).map(|(next, ..)| next.previous());
+        let last_known = match gap {
+            None => entry.durable.max(base.previous()),
+            Some(_) => base.previous(),
         };
-        let step = Step { dir, header, is_active: next.is_none(), durable, purpose };
-        match open_segment(&step, &mut recovered, visit) {
-            Err(error) if purpose == Purpose::Read && !recovered.segments.is_empty() => {
+        let opened = header(dir, *base, *id, name).and_then(|header| {
+            if recovered.segments.is_empty() {
+                recovered.end = Walked::before(&header);
+            }
+            let known = sealed_before.unwrap_or(last_known);
+            recovered.end.durable = recovered.end.durable.max(known);
+            let step = Step { dir, header: &header, is_active: sealed_before.is_none(), purpose };
+            open_segment(&step, &mut recovered, visit)
+        });
+        match (opened, purpose) {
+            (Ok(()), _) => {}
+            (Err(error), Purpose::Write) => return Err(error),
+            // A reader has what lies before the damage.
+            (Err(error), Purpose::Read) => {
                 recovered.damage = Some(error);
                 return Ok(recovered);
             }
-            result => result?,
-        }
-        if recovered.damage.is_some() {
-            return Ok(recovered);
         }
     }
+    recovered.damage = gap;
     Ok(recovered)
 }
 
-/// Lists the segments that count and makes sure that none is missing.
-fn find(
-    dir: &LogDir,
-    entry: &LogEntry,
-    purpose: Purpose,
-) -> Result<Vec<(Position, u64, String)>, OpenError> {
+/// The segments of a log, up to the first one that is missing.
+struct Found {
+    names: Vec<(Position, u64, String)>,
+    gap: Option<OpenError>,
+}
+
+/// Lists the segments that count.
+fn find(dir: &LogDir, entry: &LogEntry, purpose: Purpose) -> Result<Found, OpenError> {
     let path = dir.path();
     if purpose == Purpose::Write {
         tidy(dir, entry)?;
+        // A crash may have come between a segment's name and the sync of its directory.
+        dir.fs.sync_dir(&path).map_err(OpenError::io("sync", &path))?;
     }
-    let mut found = dir.segment_names()?;
-    found.retain(|&(_, id, _)| id >= entry.first_segment);
-    let missing = |id| Err(OpenError::MissingSegment { path: path.clone(), id });
+    let mut names = dir.segment_names()?;
+    names.retain(|&(_, id, _)| id >= entry.first_segment);
     let first = entry.first_segment.max(1);
-    let expected = (first..).take(found.len());
-    for ((_, id, _), expected) in found.iter().zip(expected) {
-        if *id != expected {
-            return missing(expected);
-        }
-    }
-    if first + (found.len() as u64) <= entry.active_segment {
-        return missing(first + found.len() as u64);
-    }
-    Ok(found)
+    let complete = (first..).zip(&names).take_while(|(expected, (_, id, _))| expected == id);
+    let missing = first + complete.count() as u64;
+    let whole = missing == first + names.len() as u64 && missing > entry.active_segment;
+    names.retain(|&(_, id, _)| id < missing);
+    let gap = (!whole).then_some(OpenError::MissingSegment { path, id: missing });
+    Ok(Found { names, gap })
 }
 
 /// Removes what means nothing: files in the making, and segments whose removal was decided and
@@ -258,10 +243,10 @@ struct Step<'a> {
     dir: &'a LogDir,
     header: &'a SegmentHeader,
     is_active: bool,
-    durable: Position,
     purpose: Purpose,
 }
 
+/// Opens and walks a segment. It belongs to the log up to damage, even where this is an error.
 fn open_segment(
     step: &Step<'_>,
     recovered: &mut Recovered,
@@ -286,53 +271,49 @@ fn open_segment(
     } else {
         Cow::Borrowed(segment.whole().map_err(OpenError::io("read", &path))?)
     };
-    let expected = Expected {
-        next: recovered.end.next,
-        previous_word: recovered.end.word,
-        frames_before: recovered.end.frames,
-        epoch: recovered.end.epoch,
-        durable: step.durable,
-    };
-    let mut reached = Walked { end: FRAMES_AT, ..recovered.end };
-    let commit_time = &mut recovered.commit_time;
-    let walked = recovery::walk(&whole, &segment.seed, expected, |offset, frame, body| {
-        visit(&segment, offset, frame, body)?;
-        *commit_time = frame.commit_time;
-        reached = Walked {
-            end: offset + u64::from(frame.bytes),
-            next: frame.last().next(),
-            word: frame.word(),
-            frames: frame.commit_seq,
-            epoch: frame.epoch,
-            tail: Tail::Clean,
-        };
-        Ok(())
-    });
-    match walked {
-        Ok(walked) => match walked.tail {
-            Tail::Torn { from, to } if writes => {
-                recovered.cut = Some(cut(dir, &segment, from, to)?);
-            }
-            Tail::Torn { from, .. } if !step.is_active => {
-                let damage = Damage::Unexplained {
-                    position: walked.next,
-                    offset: from,
-                    detail: "more bytes follow the last frame of a sealed segment".to_owned(),
-                };
-                recovered.damage = Some(damaged(path, &damage));
-            }
-            _ => {}
-        },
-        Err(damage) => recovered.damage = Some(damaged(path, &damage)),
-    }
-    recovered.end = reached;
+    let (walked, tail) =
+        recovery::walk(&whole, &segment.seed, recovered.end, |offset, frame, body| {
+            visit(&segment, offset, frame, body)
+        });
     drop(whole);
-    segment.publish(reached.end);
-    recovered.segments.push(Arc::new(segment));
-    match (&recovered.damage, step.purpose) {
-        (Some(damage), Purpose::Write) => Err(damage.clone()),
-        _ => Ok(()),
+    recovered.end = walked;
+    segment.publish(walked.end);
+    let torn = match tail {
+        Ok(Tail::Torn { from, to }) if writes => Ok(Some((from, to))),
+        Ok(Tail::Torn { from, .. }) if !step.is_active => Err(Damage::Unexplained {
+            position: walked.next,
+            offset: from,
+            detail: "more bytes follow the last frame of a sealed segment".to_owned(),
+        }),
+        Ok(_) => Ok(None),
+        Err(damage) => Err(damage),
+    };
+    let segment = Arc::new(segment);
+    recovered.segments.push(Arc::clone(&segment));
+    let torn = torn.map_err(|damage| damaged(path, &damage))?;
+    if let Some((from, to)) = torn {
+        recovered.cut = Some(cut(dir, &segment, from, to)?);
     }
+    if writes {
+        prove(&segment, &mut recovered.end)?;
+    }
+    Ok(())
+}
+
+/// Writes the frames again that nobody called durable, and syncs. Where an old map of the file
+/// kept the cache from being dropped, they may have been in the cache alone.
+fn prove(segment: &Segment, end: &mut Walked) -> Result<(), OpenError> {
+    let io = |action| OpenError::io(action, &segment.path);
+    let len = usize::try_from(end.end - end.unproven).expect("a segment fits the address space");
+    if len > 0 {
+        let mut bytes = vec![0; len];
+        segment.file.read_at(&mut bytes, end.unproven).map_err(io("read"))?;
+        segment.file.write_at(&bytes, end.unproven).map_err(io("write"))?;
+        segment.file.sync().map_err(io("sync"))?;
+    }
+    end.unproven = end.end;
+    end.durable = end.next.previous();
+    Ok(())
 }
 
 /// Checks that a segment follows the one before.

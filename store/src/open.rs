@@ -53,24 +53,18 @@ pub(crate) struct Opened {
 
 /// Opens a store to write. `options` are checked.
 pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<Opened, OpenError> {
-    let found = look(fs.as_ref(), root)?;
-    match (found, options.mode) {
-        (Found::Store, OpenMode::Create) => {
-            return Err(OpenError::Exists { path: root.to_owned() });
-        }
-        (Found::Nothing { state }, OpenMode::Open) => {
-            return Err(OpenError::NotFound { path: root.to_owned(), state });
-        }
-        (Found::Nothing { state: "missing" }, _) => {
-            fs.create_dir(root).map_err(OpenError::io("create", root))?;
-        }
-        _ => {}
+    if admit(fs.as_ref(), root, options.mode)? == (Found::Nothing { state: "missing" }) {
+        fs.create_dir(root).map_err(OpenError::io("create", root))?;
     }
     let lock = lock(fs.as_ref(), root)?;
-    // Somebody may have created it before we had the lock.
-    let created = matches!(look(fs.as_ref(), root)?, Found::Nothing { .. });
+    // Again: somebody may have created it before we had the lock.
+    let created = admit(fs.as_ref(), root, options.mode)? != Found::Store;
     if created {
         create(fs.as_ref(), root).map_err(OpenError::io("create a store in", root))?;
+    }
+    // A crash may have come between a name and the sync of its directory.
+    for dir in [root, parent_of(root)] {
+        fs.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     }
     let identity = identity(fs.as_ref(), root)?;
     let mut catalog = catalog::read(fs.as_ref(), root, identity.id)?;
@@ -105,21 +99,41 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
         preallocation: options.preallocation,
         epoch: catalog.epoch,
     };
+    catalog.clean = false;
+    catalog.events.durable = catalog.events.durable.max(recovered.end.durable);
     let catalog = Arc::new(CatalogFile::open(fs.as_ref(), root, catalog)?);
+    // The epoch is durable before anything is written in it, and so is what recovery found.
+    catalog.update(|_| {}).map_err(OpenError::io("write", root.join(catalog::FILE_NAME)))?;
+    let is_new = recovered.segments.is_empty();
     let tail = LogTail::open(events, Arc::clone(&catalog), recovered, layout)?;
+    if is_new {
+        tail.note();
+    }
     let shared = Arc::clone(&catalog);
     let durability = options.durability;
     let offsets = Offsets::open(offsets, shared, recovered_offsets, groups, (durability, layout))?;
-    // The epoch is durable before anything is written in it, and so is what recovery found.
-    catalog
-        .update(|catalog| {
-            catalog.clean = false;
-            catalog.events = tail.entry();
-            catalog.offsets = offsets.entry();
-        })
-        .map_err(OpenError::io("write", root.join(catalog::FILE_NAME)))?;
     let window = rebuild.into_window().expect("it was given one");
     Ok(Opened { id: identity.id, lock, catalog, tail, window, offsets, report })
+}
+
+/// Looks what the directory holds and whether the mode allows it.
+fn admit(fs: &dyn Fs, root: &Path, mode: OpenMode) -> Result<Found, OpenError> {
+    match (look(fs, root)?, mode) {
+        (Found::Store, OpenMode::Create) => Err(OpenError::Exists { path: root.to_owned() }),
+        (Found::Nothing { state }, OpenMode::Open) => {
+            Err(OpenError::NotFound { path: root.to_owned(), state })
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+/// The directory that a store's directory stands in.
+fn parent_of(root: &Path) -> &Path {
+    match root.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => root,
+    }
 }
 
 /// Opens one of the two logs; `None` if it was never begun.
@@ -188,11 +202,7 @@ fn create(fs: &dyn Fs, root: &Path) -> io::Result<()> {
     let identity = Identity { id: LogId::generate(), created: Timestamp::now() };
     catalog::create(fs, root, identity.id)?;
     // From here on it is a store.
-    write_file(fs, root, STORE_FILE, &identity.encode())?;
-    match root.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs.sync_dir(parent),
-        _ => Ok(()),
-    }
+    write_file(fs, root, STORE_FILE, &identity.encode())
 }
 
 /// Reads which store this is.

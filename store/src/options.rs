@@ -41,9 +41,6 @@ pub struct Options {
     /// them, repeating one returns its first result. Each takes about 100 bytes of memory. The
     /// default is 100,000.
     pub idempotency_window: usize,
-    /// How many bytes of appends may wait for the writer before `append` waits itself, from
-    /// 1 MiB. The default is 64 MiB.
-    pub queue_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -54,7 +51,6 @@ impl Default for Options {
             segment_bytes: 128 * 1024 * 1024,
             preallocation: Preallocation::Auto,
             idempotency_window: 100_000,
-            queue_bytes_max: 64 * 1024 * 1024,
         }
     }
 }
@@ -71,13 +67,6 @@ impl Options {
             );
         }
         self.segment_bytes = self.segment_bytes.next_multiple_of(BLOCK_BYTES as u64);
-        if self.queue_bytes_max < 1024 * 1024 {
-            return invalid(
-                "queue_bytes_max",
-                self.queue_bytes_max as u64,
-                "use at least 1,048,576 bytes",
-            );
-        }
         if let Durability::Interval { every, bytes } = self.durability {
             if every.is_zero() {
                 return invalid("durability.every", 0, "use more than zero, or Durability::Sync");

@@ -12,7 +12,8 @@ use crate::error::OpenError;
 use crate::format::catalog::Catalog;
 use crate::format::frame;
 use crate::format::identity::Identity;
-use crate::format::segment::LogKind;
+use crate::format::is_zero;
+use crate::format::segment::{FRAMES_AT, LogKind};
 use crate::fs::{Fs, RealFs};
 use crate::handle::scan;
 use crate::log::{LogDir, Purpose, Recovered, Segments, recover};
@@ -40,6 +41,9 @@ pub struct ReadOnlyStore {
     view: Arc<View>,
     rebuild: Rebuild,
     groups: Vec<GroupState>,
+    groups_damage: Option<OpenError>,
+    /// How often in a row the end of the log held something that is no frame.
+    stuck: usize,
 }
 
 impl ReadOnlyStore {
@@ -61,7 +65,8 @@ impl ReadOnlyStore {
         let mut attempt = 1;
         loop {
             let opened = Self::attempt(fs, root);
-            let settled = matches!(&opened, Ok(store) if store.log.damage.is_none());
+            let settled = matches!(&opened, Ok(store)
+                if store.log.damage.is_none() && store.groups_damage.is_none());
             if settled || attempt == ATTEMPTS_MAX {
                 return opened;
             }
@@ -76,7 +81,7 @@ impl ReadOnlyStore {
             |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
         let events = dir(LogKind::Events);
         let mut rebuild = Rebuild::new(None);
-        let mut log = if open::exists(fs.as_ref(), &events.path())? {
+        let log = if open::exists(fs.as_ref(), &events.path())? {
             recover(
                 &events,
                 &catalog.events,
@@ -87,18 +92,32 @@ impl ReadOnlyStore {
             Recovered::empty()
         };
         let mut groups = Groups::new();
+        let mut groups_damage = None;
         let offsets = dir(LogKind::Offsets);
         if open::exists(fs.as_ref(), &offsets.path())? {
             let folded =
                 recover(&offsets, &catalog.offsets, Purpose::Read, &mut |_, _, frame, body| {
                     fold(&mut groups, frame, body)
                 })?;
-            log.damage = log.damage.or(folded.damage);
+            groups_damage = folded.damage;
         }
         let segments = Arc::new(Segments::new(log.segments.clone()));
         let view = Arc::new(View::new(Arc::clone(&segments), log.end.next.previous()));
         let groups = groups.into_values().collect();
-        Ok(Self { identity, catalog, events, log, segments, view, rebuild, groups })
+        let store = Self {
+            identity,
+            catalog,
+            events,
+            log,
+            segments,
+            view,
+            rebuild,
+            groups,
+            groups_damage,
+            stuck: 0,
+        };
+        store.publish();
+        Ok(store)
     }
 
     /// Returns the identity of the store.
@@ -128,12 +147,18 @@ impl ReadOnlyStore {
 
     /// Returns when the last event was committed.
     pub fn last_commit_time(&self) -> Option<Timestamp> {
-        (self.head() > Position::START).then_some(self.log.commit_time)
+        (self.head() > Position::START).then_some(self.log.end.commit_time)
     }
 
-    /// Returns where the store is damaged, if it is.
+    /// Returns where the log of the events is damaged, if it is. What lies before is readable.
     pub fn damage(&self) -> Option<&OpenError> {
         self.log.damage.as_ref()
+    }
+
+    /// Returns where the progress of the groups is damaged, if it is. [`groups`](Self::groups) has
+    /// what was known before.
+    pub fn groups_damage(&self) -> Option<&OpenError> {
+        self.groups_damage.as_ref()
     }
 
     /// Returns the name, the size in bytes, the first position and the number of events of each
@@ -201,13 +226,23 @@ impl ReadOnlyStore {
                 let segment = Arc::new(segment);
                 self.log.segments.push(Arc::clone(&segment));
                 self.segments.push(segment);
-                self.log.end.end = crate::format::segment::FRAMES_AT;
+                self.log.end.end = FRAMES_AT;
                 self.follow()?;
             }
         }
+        self.publish();
+        if self.stuck == ATTEMPTS_MAX {
+            // No writer takes that long over a frame, so this may be damage.
+            let again = Self::attempt(&self.events.fs, &self.events.root)?;
+            self.log.damage = again.log.damage;
+        }
+        Ok(self.head())
+    }
+
+    fn publish(&self) {
         let head = self.log.end.next.previous();
-        self.view.publish(head, head);
-        Ok(head)
+        let durable = self.log.end.durable.min(head);
+        self.view.publish(head, durable);
     }
 
     /// Takes in the frames behind the known end of the newest segment.
@@ -222,29 +257,27 @@ impl ReadOnlyStore {
             let left = segment.header.capacity_bytes.saturating_sub(end.end);
             let mut bytes = vec![0; frame::HEADER_BYTES.min(usize::try_from(left).unwrap_or(0))];
             segment.file.read_at(&mut bytes, end.end).map_err(io("read"))?;
-            let Ok(header) = frame::decode_header(&bytes, &segment.seed) else {
-                return Ok(());
-            };
-            if u64::from(header.bytes) > left {
+            if is_zero(&bytes) {
+                self.stuck = 0;
                 return Ok(());
             }
-            bytes.resize(header.bytes as usize, 0);
-            segment.file.read_at(&mut bytes, end.end).map_err(io("read"))?;
-            let Ok((header, body)) = frame::decode(&bytes, &segment.seed) else {
+            if let Ok(header) = frame::decode_header(&bytes, &segment.seed)
+                && u64::from(header.bytes) <= left
+            {
+                bytes.resize(header.bytes as usize, 0);
+                segment.file.read_at(&mut bytes, end.end).map_err(io("read"))?;
+            }
+            let frame = frame::decode(&bytes, &segment.seed);
+            let frame = frame.ok().filter(|(header, _)| end.disorder(header).is_none());
+            let visited = frame.and_then(|(header, body)| {
+                self.rebuild.frame(&segment, end.end, &header, body).ok().map(|()| header)
+            });
+            let Some(header) = visited else {
+                self.stuck += 1;
                 return Ok(());
             };
-            let follows = header.first == end.next
-                && header.previous_word == end.word
-                && header.commit_seq == end.frames + 1;
-            if !follows || self.rebuild.frame(&segment, end.end, &header, body).is_err() {
-                return Ok(());
-            }
-            end.end += u64::from(header.bytes);
-            end.next = header.last().next();
-            end.word = header.word();
-            end.frames = header.commit_seq;
-            end.epoch = header.epoch;
-            self.log.commit_time = header.commit_time;
+            self.stuck = 0;
+            end.advance(&header);
             segment.publish(end.end);
         }
     }

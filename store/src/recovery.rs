@@ -4,29 +4,37 @@
 //! answer, and each frame says how far the log was durable when it was built. So a frame that
 //! does not validate was acknowledged as durable if anything later, or the catalog, claims its
 //! position: then it is damage and nothing is cut. Otherwise it may be the torn end of a crash,
-//! which shows by a sector that never arrived: the file was zeros there. Anything else is not
+//! which shows by a sector that never arrived: the file was zeros there, and the frame was not. Anything else is not
 //! explained by a crash and is left to a person. (The idea of a bound that travels with the data
 //! is `BookKeeper`'s last add confirmed; the zero-sector test is etcd's.)
 
-use headwater_core::Position;
+use std::collections::VecDeque;
+
+use headwater_core::{Position, Timestamp};
 
 use crate::format::frame::{self, FrameFault, FrameHeader, HEADER_BYTES};
-use crate::format::segment::FRAMES_AT;
+use crate::format::segment::{FRAMES_AT, SegmentHeader};
 use crate::format::{SECTOR_BYTES, Seed, is_zero};
 
-/// What is known before a segment is walked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
-    /// Position of the first record.
+/// How far a log counts, and what its next frame must continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// Where the next frame begins in the segment.
+    pub(crate) end: u64,
+    /// Position of the next record.
     pub(crate) next: Position,
-    /// The chain word of the frame before.
-    pub(crate) previous_word: u32,
-    /// How many frames came before.
-    pub(crate) frames_before: u64,
-    /// Epochs never go back.
+    /// The chain word of the last frame.
+    pub(crate) word: u32,
+    /// How many frames the log has up to here.
+    pub(crate) frames: u64,
+    /// The epoch of the last frame.
     pub(crate) epoch: u32,
-    /// Everything up to here was durable by word of the catalog.
+    /// The commit time of the last frame.
+    pub(crate) commit_time: Timestamp,
+    /// Everything up to here was durable by word of the catalog or a frame.
     pub(crate) durable: Position,
+    /// Where the frames begin that nobody called durable yet; the end if there are none.
+    pub(crate) unproven: u64,
 }
 
 /// What follows the last frame.
@@ -38,20 +46,57 @@ pub(crate) enum Tail {
     Torn { from: u64, to: u64 },
 }
 
-/// How far a segment counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Walked {
-    /// Where the next frame goes.
-    pub(crate) end: u64,
-    /// Position of the next record.
-    pub(crate) next: Position,
-    /// The chain word of the last frame.
-    pub(crate) word: u32,
-    /// How many frames the log has up to here.
-    pub(crate) frames: u64,
-    /// The highest epoch seen.
-    pub(crate) epoch: u32,
-    pub(crate) tail: Tail,
+impl Walked {
+    /// Before the first frame of a log.
+    pub(crate) const START: Self = Self {
+        end: FRAMES_AT,
+        next: Position::FIRST,
+        word: 0,
+        frames: 0,
+        epoch: 0,
+        commit_time: Timestamp::EPOCH,
+        durable: Position::START,
+        unproven: FRAMES_AT,
+    };
+
+    /// Before the first frame that is left of a log: the segment's header is the authority.
+    pub(crate) fn before(header: &SegmentHeader) -> Self {
+        Self {
+            next: header.base,
+            word: header.previous_word,
+            frames: header.frames_before,
+            ..Self::START
+        }
+    }
+
+    /// Returns what is wrong with the place of a valid frame: such a frame was written for
+    /// somewhere else, or what came before it is gone.
+    pub(crate) fn disorder(&self, header: &FrameHeader) -> Option<String> {
+        if header.first != self.next {
+            return Some(format!("it holds position {}", header.first));
+        }
+        if header.previous_word != self.word {
+            return Some("it follows another frame than the one before it".to_owned());
+        }
+        if header.commit_seq.checked_sub(1) != Some(self.frames) {
+            return Some(format!("it is frame {} of the log", header.commit_seq));
+        }
+        if header.epoch < self.epoch {
+            return Some(format!("its writer's epoch went back to {}", header.epoch));
+        }
+        None
+    }
+
+    /// Goes over a frame that continues the log.
+    pub(crate) fn advance(&mut self, header: &FrameHeader) {
+        self.end += u64::from(header.bytes);
+        self.next = header.last().next();
+        self.word = header.word();
+        self.frames = header.commit_seq;
+        self.epoch = header.epoch;
+        self.commit_time = header.commit_time;
+        self.durable = self.durable.max(header.durable);
+    }
 }
 
 /// Why a segment must not be cut.
@@ -83,90 +128,47 @@ impl Damage {
     }
 }
 
-/// Walks the frames of a segment, given as the whole file. `visit` sees each frame that counts,
-/// and may refuse it.
+/// Walks the frames of a segment, given as the whole file, from where the log was before it.
+/// `visit` sees each frame that counts, and may refuse it. Returns how far the log counts, and
+/// what follows.
 pub(crate) fn walk(
     file: &[u8],
     seed: &Seed,
-    expected: Expected,
+    before: Walked,
     mut visit: impl FnMut(u64, &FrameHeader, &[u8]) -> Result<(), String>,
-) -> Result<Walked, Damage> {
-    let mut walked = Walked {
-        end: FRAMES_AT,
-        next: expected.next,
-        word: expected.previous_word,
-        frames: expected.frames_before,
-        epoch: expected.epoch,
-        tail: Tail::Clean,
-    };
-    let mut durable = expected.durable;
-    loop {
-        let rest = rest(file, walked.end);
-        let header = match frame::decode(rest, seed) {
-            Ok((header, body)) => match order(&header, &walked) {
-                None => {
-                    let bytes = u64::from(header.bytes);
-                    visit(walked.end, &header, body).map_err(|detail| Damage::Unexplained {
-                        position: header.first,
-                        offset: walked.end,
-                        detail,
-                    })?;
-                    debug_assert!(walked.end + bytes <= file.len() as u64);
-                    header
+) -> (Walked, Result<Tail, Damage>) {
+    let mut walked = Walked { end: FRAMES_AT, ..before };
+    let mut unproven: VecDeque<(Position, u64)> = VecDeque::new();
+    let tail = loop {
+        let (offset, position) = (walked.end, walked.next);
+        match frame::decode(rest(file, offset), seed) {
+            Ok((header, body)) => {
+                if let Some(detail) = walked.disorder(&header) {
+                    break Err(Damage::Acknowledged { position, offset, detail });
                 }
-                Some(detail) => {
-                    return Err(Damage::Acknowledged {
-                        position: walked.next,
-                        offset: walked.end,
-                        detail,
-                    });
+                if let Err(detail) = visit(offset, &header, body) {
+                    break Err(Damage::Unexplained { position, offset, detail });
                 }
-            },
-            Err(fault) => {
-                walked.tail = end(file, seed, &walked, fault, durable)?;
-                return Ok(walked);
+                unproven.push_back((header.last(), offset));
+                walked.advance(&header);
+                while unproven.front().is_some_and(|&(last, _)| last <= walked.durable) {
+                    unproven.pop_front();
+                }
             }
-        };
-        walked.end += u64::from(header.bytes);
-        walked.next = header.last().next();
-        walked.word = header.word();
-        walked.frames = header.commit_seq;
-        walked.epoch = header.epoch;
-        durable = durable.max(header.durable);
-    }
+            Err(fault) => break end(file, seed, &walked, fault),
+        }
+    };
+    walked.unproven = unproven.front().map_or(walked.end, |&(_, offset)| offset);
+    (walked, tail)
 }
 
 fn rest(file: &[u8], from: u64) -> &[u8] {
     usize::try_from(from).ok().and_then(|from| file.get(from..)).unwrap_or_default()
 }
 
-/// Returns what is wrong with the place of a valid frame: such a frame was written for somewhere
-/// else, or what came before it is gone.
-fn order(header: &FrameHeader, walked: &Walked) -> Option<String> {
-    if header.first != walked.next {
-        return Some(format!("it holds position {}", header.first));
-    }
-    if header.previous_word != walked.word {
-        return Some("it follows another frame than the one before it".to_owned());
-    }
-    if header.commit_seq.checked_sub(1) != Some(walked.frames) {
-        return Some(format!("it is frame {} of the log", header.commit_seq));
-    }
-    if header.epoch < walked.epoch {
-        return Some(format!("its writer's epoch went back to {}", header.epoch));
-    }
-    None
-}
-
 /// Judges what follows the last frame that validates.
-fn end(
-    file: &[u8],
-    seed: &Seed,
-    walked: &Walked,
-    fault: FrameFault,
-    durable: Position,
-) -> Result<Tail, Damage> {
-    let (offset, position) = (walked.end, walked.next);
+fn end(file: &[u8], seed: &Seed, walked: &Walked, fault: FrameFault) -> Result<Tail, Damage> {
+    let (offset, position, durable) = (walked.end, walked.next, walked.durable);
     let rest = rest(file, offset);
     let Some(last) = rest.iter().rposition(|&byte| byte != 0) else {
         if position > durable {
@@ -203,7 +205,7 @@ fn is_explained(rest: &[u8], offset: u64, seed: &Seed, fault: FrameFault) -> boo
         FrameFault::BodyChecksum => match frame::decode_header(rest, seed) {
             Ok(header) => {
                 let frame = rest.get(..header.bytes as usize).unwrap_or(rest);
-                !header.zero_sector && frame::has_zero_sector(frame, offset)
+                frame::zero_sectors(frame, offset) > header.zero_sectors
             }
             Err(_) => false,
         },

@@ -143,6 +143,12 @@ pub(crate) fn preallocate(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    let dir = path.parent().unwrap_or(path);
+    // Asked first, so that a full disk is not filled to its last block with each attempt. Where
+    // the answer is wrong, writing finds out.
+    if how != Preallocation::Sparse && fs.free_bytes(dir).is_ok_and(|free| free < capacity_bytes) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let file = fs.open(path, Access::CreateNew)?;
     let done = fill(fs, path, file.as_ref(), capacity_bytes, how);
     if done.is_err() {

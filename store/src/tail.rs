@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use headwater_core::{Position, Timestamp};
+use headwater_core::{Durability, Position, Timestamp};
 
 use crate::catalog::CatalogFile;
 use crate::error::OpenError;
@@ -91,7 +91,7 @@ impl LogTail {
             next: end.next,
             word: end.word,
             frames: end.frames,
-            commit_time: recovered.commit_time,
+            commit_time: end.commit_time,
             durable: end.next.previous(),
             unsynced_bytes: 0,
             unsynced_since: None,
@@ -117,9 +117,12 @@ impl LogTail {
         self.durable
     }
 
-    /// Bytes written since the last sync, and since when there are any.
-    pub(crate) fn unsynced(&self) -> (u64, Option<Instant>) {
-        (self.unsynced_bytes, self.unsynced_since)
+    /// Returns when what was written must be synced: at once if enough has come together, never
+    /// if nothing was written or the mode does not say.
+    pub(crate) fn sync_due(&self, durability: Durability) -> Option<Instant> {
+        let Durability::Interval { every, bytes } = durability else { return None };
+        let since = self.unsynced_since?;
+        if self.unsynced_bytes >= bytes { Some(since) } else { since.checked_add(every) }
     }
 
     /// What the catalog should know of this log now.
@@ -132,15 +135,25 @@ impl LogTail {
         }
     }
 
-    /// Makes sure that a frame of about `bytes` fits, by going over to a new segment if need be.
+    /// Returns whether a frame of `bytes` fits into the active segment.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        let needed = bytes.next_multiple_of(ALIGN_BYTES) as u64;
+        self.offset + needed <= self.active.header.capacity_bytes
+    }
+
+    /// Makes sure that a frame of `bytes` fits, by going over to a new segment if need be.
     /// Afterwards the active segment is the one that [`write`](Self::write) writes to.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), TailError> {
-        let needed = bytes.next_multiple_of(ALIGN_BYTES) as u64;
-        debug_assert!(needed <= FRAME_BYTES_MAX as u64);
-        if self.offset + needed <= self.active.header.capacity_bytes {
+        debug_assert!(bytes.next_multiple_of(ALIGN_BYTES) <= FRAME_BYTES_MAX);
+        if self.fits(bytes) {
             return Ok(());
         }
-        self.roll(needed)
+        self.roll(bytes.next_multiple_of(ALIGN_BYTES) as u64)
+    }
+
+    /// Sets the size of the segments to come.
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity_bytes = bytes.next_multiple_of(BLOCK_BYTES as u64);
     }
 
     /// Seals a frame and writes it with one call; returns where it lies. `frame` begins with a free header; there is
@@ -228,13 +241,16 @@ impl LogTail {
         Ok(())
     }
 
-    /// Writes this log's entry into the catalog. It is a lower bound, so failing to is no error.
-    pub(crate) fn note(&self) {
+    /// Writes this log's entry into the catalog and returns whether that worked. What it says of
+    /// the log's end is a lower bound, so failing to raise it is no error.
+    pub(crate) fn note(&self) -> bool {
         let entry = self.entry();
         let kind = self.dir.kind;
-        if let Err(error) = self.catalog.update(|catalog| *entry_of(catalog, kind) = entry) {
+        let noted = self.catalog.update(|catalog| *entry_of(catalog, kind) = entry);
+        if let Err(error) = &noted {
             tracing::warn!(%error, "the catalog could not be written");
         }
+        noted.is_ok()
     }
 
     fn spare_path(&self) -> PathBuf {
@@ -285,10 +301,13 @@ impl LogTail {
         }
     }
 
-    /// Drops every segment but the active one: their content stands in it again.
-    pub(crate) fn drop_older(&mut self) {
-        let older = self.segments.keep_newest();
-        self.note();
+    /// Drops the segments before `first`: what they hold stands in it and the later ones again.
+    pub(crate) fn drop_before(&mut self, first: u64) {
+        let older = self.segments.keep_from(first);
+        if !self.note() {
+            // Until the catalog says that they are gone they must be there.
+            return;
+        }
         for segment in older {
             if let Err(error) = self.dir.fs.remove(&segment.path) {
                 // The catalog says it is gone, so the next opening removes it.

@@ -52,9 +52,9 @@ impl View {
 
     /// Lets readers see everything up to here. Segments and indexes hold it already.
     pub(crate) fn publish(&self, committed: Position, durable: Position) {
-        // Pair with the Acquire loads in `head`.
-        self.durable.store(durable.get(), Ordering::Release);
+        // Pair with the Acquire loads in `head`. Committed first: what is durable is committed.
         self.committed.store(committed.get(), Ordering::Release);
+        self.durable.store(durable.get(), Ordering::Release);
         self.marks.send_modify(|marks| *marks = Marks { committed, durable, ..*marks });
     }
 

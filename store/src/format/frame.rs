@@ -14,9 +14,6 @@ pub(crate) const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const MAGIC: [u8; 4] = *b"HWF1";
 
-/// A sector of the frame holds nothing but zeros as written, so that a zero sector proves no loss.
-const FLAG_ZERO_SECTOR: u16 = 1;
-
 /// What a frame header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
@@ -35,8 +32,8 @@ pub(crate) struct FrameHeader {
     pub(crate) epoch: u32,
     /// The chain word of the frame before.
     pub(crate) previous_word: u32,
-    /// Whether a sector of the frame was all zeros when it was written.
-    pub(crate) zero_sector: bool,
+    /// In how many sectors the frame was all zeros when it was written.
+    pub(crate) zero_sectors: u16,
 }
 
 /// What the writer knows of a frame before it is sealed.
@@ -103,8 +100,8 @@ pub(crate) fn seal(frame: &mut Vec<u8>, fields: &FrameFields, seed: &Seed) -> Fr
     put(frame, 56, fields.previous_word.to_le_bytes());
     let body_crc = seed.checksum(&[&frame[HEADER_BYTES..]]);
     put(frame, 12, body_crc.to_le_bytes());
-    let zero_sector = has_zero_sector(frame, fields.offset);
-    put(frame, 60, (if zero_sector { FLAG_ZERO_SECTOR } else { 0 }).to_le_bytes());
+    let zero_sectors = zero_sectors(frame, fields.offset);
+    put(frame, 62, zero_sectors.to_le_bytes());
     let header_crc = seed.checksum(&[&frame[..8], &frame[12..HEADER_BYTES]]);
     put(frame, 8, header_crc.to_le_bytes());
     FrameHeader {
@@ -118,7 +115,7 @@ pub(crate) fn seal(frame: &mut Vec<u8>, fields: &FrameFields, seed: &Seed) -> Fr
         records: fields.records,
         epoch: fields.epoch,
         previous_word: fields.previous_word,
-        zero_sector,
+        zero_sectors,
     }
 }
 
@@ -138,7 +135,7 @@ pub(crate) fn decode_header(bytes: &[u8], seed: &Seed) -> Result<FrameHeader, Fr
         return Err(FrameFault::Magic);
     }
     let (length, flags) = (u32_at(header, 4), u16_at(header, 60));
-    if flags & !FLAG_ZERO_SECTOR != 0 || u16_at(header, 62) != 0 {
+    if flags != 0 {
         return Err(FrameFault::Flags(flags));
     }
     let size = length as usize;
@@ -163,7 +160,7 @@ pub(crate) fn decode_header(bytes: &[u8], seed: &Seed) -> Result<FrameHeader, Fr
         records,
         epoch: u32_at(header, 52),
         previous_word: u32_at(header, 56),
-        zero_sector: flags & FLAG_ZERO_SECTOR != 0,
+        zero_sectors: u16_at(header, 62),
     })
 }
 
@@ -181,10 +178,11 @@ pub(crate) fn decode<'a>(
     Ok((header, body))
 }
 
-/// Returns whether the part of `bytes` in some sector is all zeros, `bytes` lying at `offset`.
-pub(crate) fn has_zero_sector(bytes: &[u8], offset: u64) -> bool {
-    let sector = SECTOR_BYTES as u64;
-    let into = usize::try_from(offset % sector).expect("less than a sector");
+/// Returns in how many sectors the part of `bytes` is all zeros, `bytes` lying at `offset`.
+pub(crate) fn zero_sectors(bytes: &[u8], offset: u64) -> u16 {
+    let into = usize::try_from(offset % SECTOR_BYTES as u64).expect("less than a sector");
     let (head, rest) = bytes.split_at(bytes.len().min((SECTOR_BYTES - into) % SECTOR_BYTES));
-    (!head.is_empty() && is_zero(head)) || rest.chunks(SECTOR_BYTES).any(is_zero)
+    let sectors = std::iter::once(head).filter(|head| !head.is_empty());
+    let zero = sectors.chain(rest.chunks(SECTOR_BYTES)).filter(|sector| is_zero(sector)).count();
+    u16::try_from(zero).expect("a frame of 16 MiB lies in fewer than 65,536 sectors")
 }

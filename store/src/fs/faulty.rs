@@ -35,6 +35,8 @@ struct Plan {
     fail: Option<(usize, i32, usize)>,
     /// Only operations of this kind fail.
     only: Option<Op>,
+    /// Every change of the file with this name fails.
+    file: Option<(&'static str, i32)>,
     /// The current name of each open file.
     names: Vec<PathBuf>,
 }
@@ -67,6 +69,11 @@ impl FaultyFs {
         plan.only = only;
     }
 
+    /// Lets every change of the file with this name fail.
+    pub(crate) fn fail_file(&self, name: &'static str, errno: i32) {
+        self.plan.lock().unwrap().file = Some((name, errno));
+    }
+
     /// Lets everything work again. Returns whether the failure ever came.
     pub(crate) fn heal(&self) -> bool {
         let mut plan = self.plan.lock().unwrap();
@@ -78,6 +85,11 @@ impl FaultyFs {
     fn step(&self, op: Op, path: &Path, bytes: usize) -> io::Result<()> {
         let mut plan = self.plan.lock().unwrap();
         plan.steps.push(Step { op, path: path.to_owned(), bytes });
+        if let Some((name, errno)) = plan.file
+            && path.ends_with(name)
+        {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         let counts = plan.only.is_none_or(|only| only == op);
         match &mut plan.fail {
             Some((skip, ..)) if counts && *skip > 0 => *skip -= 1,
@@ -139,6 +151,10 @@ impl Fs for FaultyFs {
     fn lock(&self, path: &Path) -> io::Result<Option<Arc<dyn FsFile>>> {
         // The lock's text is not part of any promise, so it is not part of the plan.
         RealFs.lock(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealFs.free_bytes(path)
     }
 
     fn preallocation(&self, _: &Path) -> Preallocation {

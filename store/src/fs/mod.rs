@@ -63,6 +63,8 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync + 'static {
     /// Takes the lock of a file, which is created if need be, without waiting. `None` means that
     /// somebody else has it. It is free again when the value is dropped or the process ends.
     fn lock(&self, path: &Path) -> io::Result<Option<Arc<dyn FsFile>>>;
+    /// Returns how many bytes are free for us, as far as the file system knows.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Returns how files get their space where [`Preallocation::Auto`] leaves it to us.
     fn preallocation(&self, path: &Path) -> Preallocation;
 }

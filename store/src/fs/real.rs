@@ -18,7 +18,8 @@ pub(crate) struct RealFs;
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    locked: bool,
+    /// The process that locked it, if it is locked.
+    locked_by: Option<u32>,
 }
 
 impl Fs for RealFs {
@@ -35,7 +36,7 @@ impl Fs for RealFs {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn FsFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(access != Access::Read).create_new(access == Access::CreateNew);
-        Ok(Arc::new(RealFile { file: options.open(path)?, locked: false }))
+        Ok(Arc::new(RealFile { file: options.open(path)?, locked_by: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -54,10 +55,15 @@ impl Fs for RealFs {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Arc::new(RealFile { file, locked: true }))),
+            Ok(()) => Ok(Some(Arc::new(RealFile { file, locked_by: Some(std::process::id()) }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn preallocation(&self, path: &Path) -> Preallocation {
@@ -115,7 +121,8 @@ impl FsFile for RealFile {
 
 impl Drop for RealFile {
     fn drop(&mut self) {
-        if self.locked {
+        // A forked child shares the lock, and must not free its parent's.
+        if self.locked_by == Some(std::process::id()) {
             // Closing frees the lock too, unless a forked child still holds the descriptor. If
             // even this fails, there is nobody left to tell.
             let _ = self.file.unlock();

@@ -23,7 +23,7 @@ use crate::format::offsets::OffsetEntry;
 use crate::fs::is_full;
 use crate::log::{LogDir, Recovered};
 use crate::tail::{Layout, LogTail, TailError};
-use crate::writer::{Queue, Taken};
+use crate::writer::{ClosesOnDrop, Queue, Taken};
 
 /// Size of a segment of offsets, unless the state of all groups needs more.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -66,15 +66,6 @@ impl Request {
     pub(crate) fn new(name: GroupName, operation: Operation) -> (Self, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
         (Self { name, operation, reply }, answer)
-    }
-
-    /// Returns about how much memory the request takes.
-    pub(crate) fn bytes(&self) -> usize {
-        let commits = match &self.operation {
-            Operation::Commit(commits) => commits.as_slice(),
-            _ => &[],
-        };
-        256 + commits.iter().map(|c| 32 + 16 * c.progress.settled.len()).sum::<usize>()
     }
 }
 
@@ -173,6 +164,7 @@ impl Offsets {
 
     /// Runs the offsets' thread until the queue is closed and empty.
     pub(crate) fn run(&self, queue: &Queue<Request>) {
+        let _closes = ClosesOnDrop(queue);
         let mut due = None;
         loop {
             match queue.take(due) {
@@ -277,7 +269,9 @@ impl Core {
         let before = group.frame.len().max(HEADER_BYTES);
         group.frame.resize(before, 0);
         entry.encode(&mut group.frame);
-        let bytes = group.frame.len() - before;
+        // The whole state is one entry too, when the log goes over to another segment.
+        let entry_bytes = group.frame.len() - before;
+        let bytes = entry_bytes.max(state.as_ref().map_or(0, state_bytes));
         if bytes > ENTRY_BYTES_MAX {
             group.frame.truncate(before);
             return Err(GroupError::TooLarge { group: name.clone(), bytes, max: ENTRY_BYTES_MAX });
@@ -319,11 +313,14 @@ impl Core {
         let before = tail.active().header.id;
         let reserved = tail.reserve(group.frame.len());
         let written = reserved.and_then(|()| {
-            if tail.active().header.id != before {
-                // The older segments go only once their content stands in this one, durably.
-                write_snapshot(tail, &snapshot())?;
+            let first = tail.active().header.id;
+            if first != before {
+                // The older segments go only once their content stands in the new ones, durably.
+                let bytes = write_snapshot(tail, &snapshot())?;
                 tail.sync()?;
-                tail.drop_older();
+                tail.drop_before(first);
+                // So that the state is not written again too often.
+                tail.set_capacity(SEGMENT_BYTES.max(4 * bytes));
                 tail.reserve(group.frame.len())?;
             }
             tail.write(&mut group.frame, group.entries)?;
@@ -376,10 +373,8 @@ impl Core {
     }
 
     fn sync_if_due(&mut self) -> Option<Instant> {
-        let due = |core: &Self| match (&core.log, core.durability) {
-            (Log::Open(tail), Durability::Interval { every, .. }) if core.poison.is_none() => {
-                tail.unsynced().1.map(|since| since + every)
-            }
+        let due = |core: &Self| match &core.log {
+            Log::Open(tail) if core.poison.is_none() => tail.sync_due(core.durability),
             _ => None,
         };
         if due(self).is_some_and(|due| due <= Instant::now()) {
@@ -390,14 +385,22 @@ impl Core {
     }
 }
 
+/// Returns about how many bytes the entry of a group's whole state takes.
+fn state_bytes(state: &GroupState) -> usize {
+    let runs = state.runs().map(|(_, progress)| 24 + 16 * progress.settled.len());
+    1024 + runs.sum::<usize>()
+}
+
 /// Names a failure that changed nothing.
 fn open_failed(error: Arc<io::Error>) -> GroupError {
     if is_full(&error) { GroupError::StorageFull(error) } else { GroupError::NoSegment(error) }
 }
 
 /// Writes the state of every group, in as many frames as it takes.
-fn write_snapshot(tail: &mut LogTail, states: &[OffsetEntry]) -> Result<(), TailError> {
+/// Returns how many bytes that was.
+fn write_snapshot(tail: &mut LogTail, states: &[OffsetEntry]) -> Result<u64, TailError> {
     let mut frame = vec![0; HEADER_BYTES];
+    let mut bytes = 0;
     let mut entries = 0;
     for (at, state) in states.iter().enumerate() {
         state.encode(&mut frame);
@@ -406,10 +409,11 @@ fn write_snapshot(tail: &mut LogTail, states: &[OffsetEntry]) -> Result<(), Tail
             tail.reserve(frame.len())?;
             tail.write(&mut frame, entries)?;
             tail.publish();
+            bytes += frame.len() as u64;
             frame.clear();
             frame.resize(HEADER_BYTES, 0);
             entries = 0;
         }
     }
-    Ok(())
+    Ok(bytes)
 }

@@ -41,20 +41,14 @@ fn segment(bodies: &[usize], lag: usize) -> (Vec<u8>, Vec<(usize, usize)>) {
     (file, places)
 }
 
-fn walk_with(file: &[u8], durable: u64) -> Result<(Walked, usize), Damage> {
-    let expected = Expected {
-        next: Position::FIRST,
-        previous_word: 0,
-        frames_before: 0,
-        epoch: 0,
-        durable: Position::new(durable),
-    };
+fn walk_with(file: &[u8], durable: u64) -> Result<(Walked, Tail, usize), Damage> {
+    let before = Walked { durable: Position::new(durable), ..Walked::START };
     let mut frames = 0;
-    let walked = walk(file, &Seed::new(SALT), expected, |_, _, _| {
+    let (walked, tail) = walk(file, &Seed::new(SALT), before, |_, _, _| {
         frames += 1;
         Ok(())
-    })?;
-    Ok((walked, frames))
+    });
+    tail.map(|tail| (walked, tail, frames))
 }
 
 const BODIES: [usize; 5] = [100, 700, 8, 1300, 600];
@@ -62,11 +56,14 @@ const BODIES: [usize; 5] = [100, 700, 8, 1300, 600];
 #[test]
 fn a_whole_segment_ends_clean() {
     let (file, places) = segment(&BODIES, 0);
-    let (walked, frames) = walk_with(&file, 0).unwrap();
-    assert_eq!((frames, walked.tail), (5, Tail::Clean));
+    let (walked, tail, frames) = walk_with(&file, 0).unwrap();
+    assert_eq!((frames, tail), (5, Tail::Clean));
+    // Nothing came after the last frame, so nobody called it durable.
+    assert_eq!(walked.unproven, places[4].0 as u64);
+    assert_eq!(walk_with(&file, 5).unwrap().0.unproven, walked.end);
     assert_eq!(walked.end, places[4].1 as u64);
     assert_eq!(walked.next, Position::new(6));
-    assert_eq!(walk_with(&vec![0; FILE_BYTES], 0).unwrap().1, 0);
+    assert_eq!(walk_with(&vec![0; FILE_BYTES], 0).unwrap().2, 0);
 }
 
 #[test]
@@ -78,7 +75,7 @@ fn a_flipped_bit_never_passes_and_never_cuts_what_was_acknowledged() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         match walk_with(&flipped, 0) {
             // Behind the end it can only look like the beginning of a torn frame.
-            Ok((walked, frames)) => {
+            Ok((walked, _, frames)) => {
                 assert!(
                     frames == 5 && bit / 8 >= end,
                     "bit {bit} gave {frames} frames, {walked:?}"
@@ -103,10 +100,10 @@ fn zeros_from_any_byte_on_lose_at_most_the_last_frame() {
         let same = |&&(begin, end): &&(usize, usize)| cut[begin..end] == file[begin..end];
         let complete = places.iter().filter(same).count();
         match walk_with(&cut, 0) {
-            Ok((walked, frames)) => {
+            Ok((walked, tail, frames)) => {
                 assert_eq!(frames, complete, "from {from}");
                 let rest_is_zero = is_zero(&cut[walked.end as usize..]);
-                assert_eq!(walked.tail == Tail::Clean, rest_is_zero, "from {from}");
+                assert_eq!(tail == Tail::Clean, rest_is_zero, "from {from}");
             }
             // The cut does not leave a whole sector empty, as a crash would.
             Err(Damage::Unexplained { position, .. }) => {
@@ -133,11 +130,11 @@ fn a_last_frame_that_lost_any_of_its_sectors_is_cut() {
                 torn[from..to].fill(0);
             }
         }
-        let (walked, frames) = walk_with(&torn, 0).unwrap();
+        let (walked, tail, frames) = walk_with(&torn, 0).unwrap();
         assert_eq!(frames, 4, "lost {lost:b}");
         assert_eq!(walked.end, begin as u64);
         let all = lost + 1 == 1 << sectors.len();
-        assert_eq!(walked.tail == Tail::Clean, all, "lost {lost:b}");
+        assert_eq!(tail == Tail::Clean, all, "lost {lost:b}");
         let damage = walk_with(&torn, 5).unwrap_err();
         assert!(!matches!(damage, Damage::Unexplained { .. }), "{damage}");
     }
@@ -161,9 +158,9 @@ fn unsynced_frames_may_go_in_any_order_and_are_cut_from_the_first_gap() {
     let (file, places) = segment(&BODIES, 5);
     let mut lost = file.clone();
     lost[places[2].0..places[2].1].fill(0);
-    let (walked, frames) = walk_with(&lost, 0).unwrap();
+    let (_, tail, frames) = walk_with(&lost, 0).unwrap();
     let torn = Tail::Torn { from: places[2].0 as u64, to: places[4].1 as u64 };
-    assert_eq!((frames, walked.tail), (2, torn));
+    assert_eq!((frames, tail), (2, torn));
     assert!(matches!(walk_with(&lost, 3), Err(Damage::Acknowledged { .. })));
 }
 
@@ -185,10 +182,11 @@ fn a_frame_that_was_written_elsewhere_does_not_pass() {
 }
 
 #[test]
-fn a_sector_that_was_zero_as_written_explains_nothing() {
+fn sectors_that_were_zero_as_written_explain_nothing_and_others_do() {
     let mut file = vec![0; FILE_BYTES];
-    let mut frame = vec![0; HEADER_BYTES + 2048];
+    let mut frame = vec![0; HEADER_BYTES + 4000];
     frame[HEADER_BYTES + 2000] = 1;
+    frame[HEADER_BYTES + 3000] = 1;
     let fields = FrameFields {
         offset: BLOCK_BYTES as u64,
         first: Position::FIRST,
@@ -200,11 +198,20 @@ fn a_sector_that_was_zero_as_written_explains_nothing() {
         previous_word: 0,
     };
     let header = seal(&mut frame, &fields, &Seed::new(SALT));
-    assert!(header.zero_sector);
+    // The header, and the two bytes, keep three of eight sectors from being zeros.
+    assert_eq!(header.zero_sectors, 5);
     file[BLOCK_BYTES..BLOCK_BYTES + frame.len()].copy_from_slice(&frame);
-    assert_eq!(walk_with(&file, 0).unwrap().1, 1);
-    file[BLOCK_BYTES + HEADER_BYTES + 2000] = 0;
-    assert!(matches!(walk_with(&file, 0), Err(Damage::Unexplained { .. })));
+    assert_eq!(walk_with(&file, 0).unwrap().2, 1);
+    // A flipped bit leaves as many sectors zeros as there were.
+    let mut flipped = file.clone();
+    flipped[BLOCK_BYTES + HEADER_BYTES + 2000] = 3;
+    assert!(matches!(walk_with(&flipped, 0), Err(Damage::Unexplained { .. })));
+    // A process that is killed while it writes leaves the first pages of a frame, or sectors.
+    let mut torn = file.clone();
+    torn[BLOCK_BYTES + HEADER_BYTES + 2900..].fill(0);
+    let (walked, tail, frames) = walk_with(&torn, 0).unwrap();
+    assert_eq!((walked.end, frames), (BLOCK_BYTES as u64, 0));
+    assert!(matches!(tail, Tail::Torn { .. }));
 }
 
 #[test]
@@ -220,7 +227,7 @@ fn random_bytes_neither_pass_nor_panic() {
             state ^= state << 17;
             *byte = state as u8;
         }
-        if let Ok((_, frames)) = walk_with(&noisy, 0) {
+        if let Ok((.., frames)) = walk_with(&noisy, 0) {
             assert!(places[frames.saturating_sub(1)].1 <= from, "round {round}");
         }
     }
@@ -229,13 +236,7 @@ fn random_bytes_neither_pass_nor_panic() {
 #[test]
 fn counts_at_the_end_of_their_range_do_not_overflow() {
     let (file, _) = segment(&BODIES, 0);
-    let expected = Expected {
-        next: Position::FIRST,
-        previous_word: 0,
-        frames_before: u64::MAX,
-        epoch: 0,
-        durable: Position::START,
-    };
-    let damage = walk(&file, &Seed::new(SALT), expected, |_, _, _| Ok(())).unwrap_err();
+    let before = Walked { frames: u64::MAX, ..Walked::START };
+    let damage = walk(&file, &Seed::new(SALT), before, |_, _, _| Ok(())).1.unwrap_err();
     assert!(matches!(damage, Damage::Acknowledged { .. }), "{damage}");
 }

@@ -1,10 +1,14 @@
 //! Errors at every operation: what was acknowledged stays, what failed is told apart.
 
-use headwater_core::{AppendError, Durability, Effect};
+use headwater_core::{
+    AppendError, Durability, Effect, EventLog, GroupLog, GroupName, Slot, SlotCommit, SlotProgress,
+    SlotRange, Start, Visibility,
+};
+use pollster::block_on;
 
 use super::*;
 use crate::fs::faulty::Op;
-use crate::writer::Request;
+use crate::writer::{Inline, Request};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -171,7 +175,7 @@ fn an_append_that_passed_the_queue_before_closing_is_not_written_after_it() {
     store.close().unwrap();
     fs.take_steps();
     // The directory may be another writer's by now.
-    assert!(store.writer().try_write(request).is_none());
+    assert!(matches!(store.writer().try_write(request), Inline::Written { .. }));
     assert!(matches!(answer.try_recv(), Ok(Err(AppendError::Closed))));
     assert!(matches!(store.flush(), Err(AppendError::Closed)));
     assert_eq!(fs.take_steps(), []);
@@ -187,16 +191,7 @@ fn recovery_can_fail_at_any_step_and_be_done_again() {
         store.append_blocking(append("a-1", &n.to_string())).unwrap();
     }
     let copy = |to: &Path| {
-        for folder in ["", "log"] {
-            std::fs::create_dir_all(to.join(folder)).unwrap();
-            for entry in std::fs::read_dir(source.join(folder)).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_file() {
-                    let name = path.file_name().unwrap();
-                    std::fs::copy(&path, to.join(folder).join(name)).unwrap();
-                }
-            }
-        }
+        copy_store(&source, to);
         // The beginning of a frame that a crash tore.
         let segment = to.join("log/00000000000000000001-00000001.seg");
         let mut bytes = std::fs::read(&segment).unwrap();
@@ -222,4 +217,53 @@ fn recovery_can_fail_at_any_step_and_be_done_again() {
             break;
         }
     }
+}
+
+#[test]
+fn a_full_disk_does_not_hold_back_what_became_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let options = Options { durability: Durability::Os, ..small() };
+    let store = open(&fs, &dir.path().join("s"), options).unwrap();
+    let payload = "x".repeat(15_000);
+    for _ in 0..4 {
+        store.append_blocking(append("a-1", &payload)).unwrap();
+    }
+    fs.fail(0, ENOSPC, usize::MAX, Some(Op::Create));
+    // Going over to another segment syncs the old one before it finds no space.
+    let error = store.append_blocking(append("a-1", &payload)).unwrap_err();
+    assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
+    let durable = pollster::block_on(store.head(Visibility::Durable)).unwrap();
+    assert_eq!(durable, Position::new(4));
+    assert_eq!(store.flush().unwrap(), durable);
+}
+
+#[test]
+fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, killed) = (dir.path().join("s"), dir.path().join("killed"));
+    let fs = FaultyFs::default();
+    let store = open(&fs, &path, small()).unwrap();
+    let name = GroupName::new("g").unwrap();
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    fs.fail_file("CATALOG", EIO);
+    let mut steps = 0;
+    while std::fs::read_dir(path.join("offsets")).unwrap().count() < 2 {
+        assert!(steps < 2_000, "the offsets log never went over to another segment");
+        steps += 1;
+        let commits = (0..1024).step_by(2).map(|n| {
+            let slots = SlotRange::one(Slot::new(n).unwrap());
+            let settled = vec![(Position::new(steps + 1), Position::new(steps + 1))];
+            SlotCommit {
+                slots,
+                progress: SlotProgress { settled, generation, ..SlotProgress::default() },
+            }
+        });
+        block_on(store.commit_slots(&name, commits.collect())).unwrap();
+    }
+    let expected = block_on(store.groups()).unwrap();
+    copy_store(&path, &killed);
+    let reopened = open(&FaultyFs::default(), &killed, small()).unwrap();
+    assert_eq!(block_on(reopened.groups()).unwrap(), expected);
 }

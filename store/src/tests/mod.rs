@@ -25,6 +25,20 @@ fn open(fs: &FaultyFs, path: &Path, options: Options) -> Result<Store, OpenError
     Store::open_on(&fs, path, options)
 }
 
+/// Copies a store as a crash of its process leaves it.
+fn copy_store(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_store(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 fn append(stream: &str, payload: &str) -> Append {
     let stream = StreamId::new(stream).unwrap();
     let event_type = EventType::new("t").unwrap();

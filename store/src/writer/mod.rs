@@ -23,11 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Condition, Conflict, Durability, NewEvent, Position,
-    ReadError,
+    Append, AppendError, AppendId, Appended, Condition, Conflict, Durability, Position, ReadError,
 };
 use tokio::sync::oneshot;
 
+use crate::format::frame::HEADER_BYTES;
 use crate::format::record;
 use crate::fs::is_full;
 use crate::tail::{LogTail, TailError};
@@ -35,7 +35,7 @@ use crate::view::View;
 
 use batch::Batch;
 use group::Group;
-pub(crate) use queue::{Queue, Taken};
+pub(crate) use queue::{ClosesOnDrop, Queue, Taken};
 pub(crate) use window::{Remembered, Window};
 
 pub(crate) type Answer = Result<Appended, AppendError>;
@@ -58,11 +58,15 @@ impl Request {
         let (reply, answer) = oneshot::channel();
         Ok((Self { append, batch, reply }, answer))
     }
+}
 
-    /// Returns about how much memory the request takes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.batch.bytes.len() + self.append.events.iter().map(NewEvent::size_bytes).sum::<usize>()
-    }
+/// What became of an attempt to write in the caller's thread.
+#[derive(Debug)]
+pub(crate) enum Inline {
+    /// It was written and answered. The thread must be told if its deadline has changed.
+    Written { due_changed: bool },
+    /// It has to wait for the thread like others.
+    Refused(Request),
 }
 
 /// The writer behind its lock.
@@ -117,16 +121,17 @@ impl Writer {
         window.get(id).map(|known| Appended { deduplicated: true, ..known.appended })
     }
 
-    /// Writes one request in the caller's thread, if no other thread writes right now.
-    /// Gives the request back otherwise.
-    pub(crate) fn try_write(&self, request: Request) -> Option<Request> {
-        match self.core.try_lock() {
-            Ok(mut core) => {
-                core.write([request]);
-                None
-            }
-            Err(_) => Some(request),
+    /// Writes one request in the caller's thread, if no other thread writes right now and nothing
+    /// about it takes long: no sync, and no other segment.
+    pub(crate) fn try_write(&self, request: Request) -> Inline {
+        let Ok(mut core) = self.core.try_lock() else { return Inline::Refused(request) };
+        if !core.tail.fits(HEADER_BYTES + request.batch.bytes.len()) {
+            return Inline::Refused(request);
         }
+        let before = core.tail.sync_due(core.durability);
+        core.write([request]);
+        let due = core.tail.sync_due(core.durability);
+        Inline::Written { due_changed: due != before }
     }
 
     /// Makes everything durable that was written, and returns how far that is.
@@ -136,6 +141,7 @@ impl Writer {
 
     /// Runs the writer's thread until the queue is closed and empty.
     pub(crate) fn run(&self, queue: &Queue<Request>) {
+        let _closes = ClosesOnDrop(queue);
         let mut due = None;
         loop {
             match queue.take(due) {
@@ -150,10 +156,10 @@ impl Writer {
     /// Writes nothing more: syncs, and returns the end of the log with what went wrong before.
     pub(crate) fn finish(&self) -> Result<(), Arc<io::Error>> {
         let mut core = lock(&self.core);
-        core.view.close();
         core.tail.discard_spare();
         let flushed = core.flush();
         core.closed = true;
+        core.view.close();
         match flushed {
             Ok(_) => Ok(()),
             Err(AppendError::Indeterminate(error) | AppendError::Poisoned(error)) => Err(error),
@@ -195,9 +201,15 @@ impl Core {
                 appended.map_err(|error| AppendError::Check(Arc::new(error)))
             }
             // The first use is in this very group, so the answer waits for it.
-            Ok(Some((earlier, false))) => Ok(earlier),
+            Ok(Some((earlier, false))) => {
+                self.group.sync |= append.sync;
+                Ok(earlier)
+            }
             Ok(Some((earlier, true))) => {
-                let _ = reply.send(Ok(earlier));
+                let not_yet = append.sync && earlier.last > self.tail.durable();
+                let answer = if not_yet { self.flush().map(|_| earlier) } else { Ok(earlier) };
+                // A receiver that is gone needs no answer.
+                let _ = reply.send(answer);
                 return;
             }
             Err(error) => Err(error),
@@ -265,20 +277,21 @@ impl Core {
         }
         let result = self.write_group();
         if result.is_ok() {
+            // Whoever sees the events finds their append ids too.
             let mut window = lock(&self.window);
+            self.publish();
             for (id, remembered) in self.group.ids.drain(..) {
                 window.insert(id, remembered);
             }
+        } else if self.poison.is_none() {
+            // Going over to another segment has synced, even where it failed then.
+            self.publish();
         }
         for (reply, appended) in self.group.waiting.drain(..) {
             // A receiver that is gone needs no answer.
             let _ = reply.send(result.clone().map(|()| appended));
         }
         self.group.clear();
-        if result.is_ok() && self.interval_is_full() {
-            // The next append reports a failure.
-            let _ = self.flush();
-        }
     }
 
     fn write_group(&mut self) -> Result<(), AppendError> {
@@ -308,11 +321,8 @@ impl Core {
             }
             Ok(written)
         });
-        let written = written.map_err(|error| {
-            let (TailError::Full(cause) | TailError::Broken(cause)) = error;
-            self.poison = Some(Arc::clone(&cause));
-            AppendError::Indeterminate(cause)
-        })?;
+        let written = written.map_err(|error| self.broken(error))?;
+        let group = &self.group;
         let narrow = |offset: u64| u32::try_from(offset).expect("a segment has less than 4 GiB");
         let mut index = segment.index_mut();
         index.begin_frame(narrow(written));
@@ -324,7 +334,6 @@ impl Core {
         }
         drop(index);
         self.tail.publish();
-        self.publish();
         Ok(())
     }
 
@@ -339,32 +348,20 @@ impl Core {
         if let Some(cause) = &self.poison {
             return Err(AppendError::Poisoned(Arc::clone(cause)));
         }
-        let before = self.tail.durable();
-        self.tail.sync().map_err(|error| {
-            let (TailError::Full(cause) | TailError::Broken(cause)) = error;
-            self.poison = Some(Arc::clone(&cause));
-            AppendError::Indeterminate(cause)
-        })?;
-        if self.tail.durable() > before {
-            self.publish();
-        }
+        self.tail.sync().map_err(|error| self.broken(error))?;
+        self.publish();
         Ok(self.tail.durable())
     }
 
-    fn interval_is_full(&self) -> bool {
-        match self.durability {
-            Durability::Interval { bytes, .. } => self.tail.unsynced().0 >= bytes,
-            Durability::Sync | Durability::Os => false,
-        }
+    /// Notes that nothing may be written any more.
+    fn broken(&mut self, error: TailError) -> AppendError {
+        let (TailError::Full(cause) | TailError::Broken(cause)) = error;
+        self.poison = Some(Arc::clone(&cause));
+        AppendError::Indeterminate(cause)
     }
 
     fn sync_due(&self) -> Option<Instant> {
-        match self.durability {
-            Durability::Interval { every, .. } if self.poison.is_none() => {
-                self.tail.unsynced().1.map(|since| since + every)
-            }
-            _ => None,
-        }
+        if self.poison.is_some() { None } else { self.tail.sync_due(self.durability) }
     }
 
     fn sync_if_due(&mut self) -> Option<Instant> {

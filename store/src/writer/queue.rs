@@ -1,26 +1,26 @@
-//! What waits for a writer thread: bounded by bytes, first come first served.
+//! What waits for a thread: first come, first served.
+//!
+//! There is no bound of its own: whoever waits for an answer holds its request anyway, and a
+//! request goes when its caller stops waiting.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// The semaphore counts in these, since its permits are 32 bits.
-const PERMIT_BYTES: usize = 64;
-
-/// Requests on their way to a thread.
+/// Requests on their way to a thread, in the order in which they came.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
-    room: Arc<Semaphore>,
-    permits: u32,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: VecDeque<(T, OwnedSemaphorePermit)>,
+    /// Numbered, so that one can be found again.
+    waiting: VecDeque<(u64, T)>,
+    next: u64,
+    /// The thread has requests in hand that it took.
+    working: bool,
     closed: bool,
     poked: bool,
 }
@@ -36,51 +36,63 @@ pub(crate) enum Taken<T> {
     Closed,
 }
 
+/// A place in the queue. Dropping it gives the place up, if the thread has not come to it yet.
+#[derive(Debug)]
+pub(crate) struct Place<'a, T> {
+    queue: &'a Queue<T>,
+    number: u64,
+}
+
+/// Closes the queue when its thread ends, however it ends: nobody may wait for a thread that
+/// panicked.
+#[derive(Debug)]
+pub(crate) struct ClosesOnDrop<'a, T>(pub(crate) &'a Queue<T>);
+
 impl<T> Queue<T> {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        let permits = (bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS / 2);
+    pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { waiting: VecDeque::new(), closed: false, poked: false }),
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                next: 0,
+                working: false,
+                closed: false,
+                poked: false,
+            }),
             ready: Condvar::new(),
-            room: Arc::new(Semaphore::new(permits)),
-            permits: u32::try_from(permits).unwrap_or(u32::MAX),
         }
     }
 
-    /// Waits for room and puts a request of `bytes` behind the others. `None` means that the
-    /// queue is closed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: the request is queued when this returns, and not before.
-    pub(crate) async fn push(&self, request: T, bytes: usize) -> Option<()> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let permits = permits.clamp(1, self.permits);
-        let permit = Arc::clone(&self.room).acquire_many_owned(permits).await.ok()?;
+    /// Puts a request behind the others. `None` means that the queue is closed.
+    pub(crate) fn push(&self, request: T) -> Option<Place<'_, T>> {
         let mut state = self.state();
         if state.closed {
             return None;
         }
-        state.waiting.push_back((request, permit));
+        let number = state.next;
+        state.next += 1;
+        state.waiting.push_back((number, request));
         drop(state);
         self.ready.notify_one();
-        Some(())
+        Some(Place { queue: self, number })
     }
 
-    /// Returns whether nothing waits.
+    /// Returns whether nothing waits and nothing is in the thread's hands, so that whoever goes
+    /// past the queue overtakes nobody.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.waiting.is_empty() && !state.closed
+        state.waiting.is_empty() && !state.working && !state.closed
     }
 
-    /// Waits for requests and takes all that wait; until `deadline`, if there is one.
+    /// Waits for requests and takes all that wait; until `deadline`, if there is one. What was
+    /// taken before is done with.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Taken<T> {
         let mut state = self.state();
+        state.working = false;
         loop {
             if !state.waiting.is_empty() {
-                // The permits go with the entries: what is being written makes room already.
+                state.working = true;
                 return Taken::Requests(
-                    state.waiting.drain(..).map(|(request, _)| request).collect(),
+                    state.waiting.drain(..).map(|(_, request)| request).collect(),
                 );
             }
             if state.closed {
@@ -109,11 +121,73 @@ impl<T> Queue<T> {
     /// Lets nothing more in. What waits is still taken.
     pub(crate) fn close(&self) {
         self.state().closed = true;
-        self.room.close();
         self.ready.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        if let Ok(at) = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number) {
+            state.waiting.remove(at);
+        }
+    }
+}
+
+impl<T> Drop for ClosesOnDrop<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        // Dropping a request tells its caller that there will be no answer.
+        state.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(taken: Taken<u8>) -> Vec<u8> {
+        match taken {
+            Taken::Requests(requests) => requests,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_thread_has_in_hand_is_not_overtaken() {
+        let queue = Queue::new();
+        assert!(queue.is_idle());
+        let _place = queue.push(1);
+        assert!(!queue.is_idle());
+        assert_eq!(requests(queue.take(None)), [1]);
+        assert!(!queue.is_idle(), "the thread has not written it yet");
+        queue.poke();
+        assert!(matches!(queue.take(None), Taken::Nothing));
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn who_stops_waiting_leaves_and_the_others_keep_their_order() {
+        let queue = Queue::new();
+        let mut places: Vec<_> = (0..5).map(|n| queue.push(n)).collect();
+        drop(places.remove(2));
+        assert_eq!(requests(queue.take(None)), [0, 1, 3, 4]);
+        // Who was taken has no place to give up any more.
+        drop(places);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_is_gone() {
+        let queue = Queue::new();
+        let place = queue.push(1);
+        drop(ClosesOnDrop(&queue));
+        assert!(queue.push(2).is_none());
+        assert!(matches!(queue.take(None), Taken::Closed));
+        drop(place);
     }
 }

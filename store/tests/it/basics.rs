@@ -255,3 +255,29 @@ fn each_writer_has_an_epoch_of_its_own() {
         assert!(ReadOnlyStore::open(store.path()).unwrap().is_clean());
     }
 }
+
+#[test]
+fn closing_makes_durable_what_others_wait_for() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    store.append_blocking(one("a-1", "1")).unwrap();
+    let waiter = store.clone();
+    let waiting = std::thread::spawn(move || {
+        pollster::block_on(waiter.wait_for(Position::FIRST, Visibility::Durable))
+    });
+    store.close().unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), Position::FIRST);
+}
+
+#[test]
+fn an_interval_beyond_the_clock_is_as_good_as_never() {
+    let dir = temp();
+    let every = std::time::Duration::MAX;
+    let durability = Durability::Interval { every, bytes: 1_000 };
+    let store = open(&dir, Options { durability, ..small() });
+    store.append_blocking(one("a-1", "1")).unwrap();
+    let durable = store.append_blocking(one("a-1", &"x".repeat(2_000))).unwrap().last;
+    // Enough bytes have come together.
+    pollster::block_on(store.wait_for(durable, Visibility::Durable)).unwrap();
+    store.close().unwrap();
+}

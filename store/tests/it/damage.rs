@@ -251,3 +251,50 @@ fn damage_under_an_open_store_is_an_error_of_the_read_that_meets_it() {
     assert!(matches!(scan.next(), Some(Err(ReadError::Damaged { .. }))));
     assert!(scan.next().is_none());
 }
+
+#[test]
+fn a_reader_has_what_lies_before_a_bad_or_missing_segment() {
+    let dir = temp();
+    let store = open(&dir, small());
+    for _ in 0..20 {
+        store.append_blocking(one("a-1", &"x".repeat(14_000))).unwrap();
+    }
+    store.close().unwrap();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(store.path().join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    let second = names[1].file_name().unwrap();
+    for kind in ["missing", "bad header"] {
+        let copy = dir.path().join(kind);
+        copy_store(store.path(), &copy);
+        let file = copy.join("log").join(second);
+        match kind {
+            "missing" => fs::remove_file(file).unwrap(),
+            _ => fs::write(file, vec![0xFF; 65_536]).unwrap(),
+        }
+        assert!(Store::open(&copy, small()).is_err());
+        let reader = ReadOnlyStore::open(&copy).unwrap();
+        assert!(reader.damage().is_some(), "{kind}");
+        assert_eq!(reader.head(), Position::new(4), "{kind}");
+    }
+}
+
+#[test]
+fn a_reader_that_follows_tells_damage_from_the_end() {
+    let dir = temp();
+    let store = open(&dir, small());
+    store.append_blocking(one("a-1", "first")).unwrap();
+    let mut reader = ReadOnlyStore::open(store.path()).unwrap();
+    store.append_blocking(one("a-1", "second")).unwrap();
+    store.append_blocking(one("a-1", "third")).unwrap();
+    let path = store.path().join(SEGMENT);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    for _ in 0..10 {
+        assert_eq!(reader.refresh().unwrap(), Position::FIRST);
+    }
+    let damage = reader.damage().expect("a frame is not half written for that long");
+    assert!(matches!(damage, OpenError::AcknowledgedDamage { .. }), "{damage}");
+}

@@ -1,10 +1,10 @@
 //! The durable progress of consumer groups.
 
 use headwater_core::{
-    Generation, GroupError, GroupLog, GroupName, Position, Query, Slot, SlotCommit, SlotProgress,
-    SlotRange, Start,
+    Durability, Generation, GroupError, GroupLog, GroupName, Position, Query, Slot, SlotCommit,
+    SlotProgress, SlotRange, Start,
 };
-use headwater_store::{ReadOnlyStore, Store};
+use headwater_store::{Options, ReadOnlyStore, Store};
 use pollster::block_on;
 
 use crate::common::*;
@@ -123,4 +123,68 @@ fn the_offsets_log_stays_small_however_much_is_committed() {
     copy_store(store.path(), &killed);
     let reopened = Store::open(&killed, small()).unwrap();
     assert_eq!(block_on(reopened.groups()).unwrap(), expected);
+}
+
+#[test]
+fn the_state_of_many_groups_may_be_larger_than_a_segment() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    let names: Vec<GroupName> = (0..300).map(|n| group(&format!("g{n}"))).collect();
+    for round in 0..3_u64 {
+        for name in &names {
+            if round == 0 {
+                block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+            }
+            let generation = block_on(store.claim_slots(name, vec![SlotRange::all()])).unwrap();
+            // Every other slot differs from its neighbours: about 20 KiB for each group.
+            let commits = (0..1024).step_by(2).map(|n| {
+                let mut one = commit(SlotRange::one(Slot::new(n).unwrap()), 0, generation);
+                one.progress.settled = vec![(Position::new(round + 2), Position::new(round + 2))];
+                one
+            });
+            block_on(store.commit_slots(name, commits.collect())).unwrap();
+        }
+    }
+    let expected = block_on(store.groups()).unwrap();
+    assert_eq!(expected.len(), names.len());
+    let killed = dir.path().join("killed");
+    copy_store(store.path(), &killed);
+    let reopened = Store::open(&killed, small()).unwrap();
+    assert_eq!(block_on(reopened.groups()).unwrap(), expected);
+}
+
+#[test]
+fn progress_that_is_too_much_for_one_entry_is_refused_and_the_group_goes_on() {
+    let (_dir, store) = store_with_events(1);
+    let name = group("g");
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    let settled: Vec<_> =
+        (1..=300_000).map(|n| (Position::new(2 * n), Position::new(2 * n))).collect();
+    let mut results = Vec::new();
+    for slot in [1, 5] {
+        let mut much = commit(SlotRange::one(Slot::new(slot).unwrap()), 0, generation);
+        much.progress.settled = settled.clone();
+        results.push(block_on(store.commit_slots(&name, vec![much])));
+    }
+    // Each fits into an entry; the whole state would not.
+    assert!(results[0].is_ok());
+    assert!(matches!(results[1], Err(GroupError::TooLarge { .. })), "{:?}", results[1]);
+    block_on(store.commit_slots(&name, vec![commit(SlotRange::all(), 1, generation)])).unwrap();
+}
+
+#[test]
+fn damaged_progress_does_not_hide_the_events() {
+    let (dir, store) = store_with_events(3);
+    block_on(store.open_group(group("g"), Query::all(), Start::Beginning)).unwrap();
+    store.close().unwrap();
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    let file = copy.join("offsets/00000000000000000001-00000001.seg");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[4096 + 70] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let reader = ReadOnlyStore::open(&copy).unwrap();
+    assert!(reader.damage().is_none() && reader.groups_damage().is_some());
+    assert_eq!(reader.head(), Position::new(3));
 }

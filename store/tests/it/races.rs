@@ -4,10 +4,11 @@ use std::sync::Barrier;
 use std::thread;
 
 use headwater_core::{
-    Append, AppendError, Appended, Condition, Durability, ExpectedRevision, Position, Query,
-    Revision,
+    Append, AppendError, AppendId, Appended, Condition, Durability, EventLog, ExpectedRevision,
+    Position, Query, Revision, Visibility,
 };
 use headwater_store::{Options, Store};
+use pollster::block_on;
 
 use crate::common::*;
 
@@ -140,5 +141,29 @@ fn readers_see_a_dense_growing_prefix_while_writers_write() {
                 }
             });
         }
+    });
+}
+
+#[test]
+fn whoever_sees_an_event_finds_its_append() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    let id = |n: u64| AppendId::from_name(&n.to_le_bytes());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..=5_000 {
+                store.append_blocking(one("a-1", "x").with_id(id(n))).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let mut seen = 0;
+            while seen < 5_000 {
+                seen = block_on(store.head(Visibility::Committed)).unwrap().get();
+                if seen > 0 {
+                    let found = block_on(store.find_append(id(seen))).unwrap();
+                    assert!(found.is_some(), "append {seen} is visible and not known");
+                }
+            }
+        });
     });
 }
