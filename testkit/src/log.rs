@@ -185,7 +185,7 @@ impl Log {
         ensure(flags == 0, "unknown flag of a frame")?;
         let (front, back) = whole.split_at_checked(512 - self.offset % 512).unwrap_or((whole, &[]));
         let sectors = iter::once(front).chain(back.chunks(512)).filter(|sector| zeros(sector));
-        ensure(sectors.count() == hollow.into(), "number of sectors of zeros in a frame")?;
+        ensure(sectors.count() == usize::from(hollow), "number of sectors of zeros in a frame")?;
         let expected = (self.position, self.frames.checked_add(1), self.chain);
         ensure((position, Some(number), chain) == expected, "a frame continues the one before")?;
         ensure(durable < position, "durable position of a frame")?;
