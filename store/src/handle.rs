@@ -25,7 +25,8 @@ use crate::writer::{Inline, Queue, Request, Writer};
 /// An open store. Clones share it; the last one to go closes it.
 ///
 /// There is one writer to a directory: a second [`open`](Self::open) is refused with the first
-/// one's process id. Reading never waits for writing. The store works in every async runtime, and
+/// one's process id. Appends have the order in which their futures are first polled. Reading never
+/// waits for writing. The store works in every async runtime, and
 /// without one: see [`append_blocking`](Self::append_blocking).
 ///
 /// # Examples
