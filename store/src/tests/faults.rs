@@ -225,11 +225,12 @@ fn a_full_disk_does_not_hold_back_what_became_durable() {
     let fs = FaultyFs::default();
     let options = Options { durability: Durability::Os, ..small() };
     let store = open(&fs, &dir.path().join("s"), options).unwrap();
+    // From the beginning, or the next segment might be made ahead.
+    fs.fail(0, ENOSPC, usize::MAX, Some(Op::Create));
     let payload = "x".repeat(15_000);
     for _ in 0..4 {
         store.append_blocking(append("a-1", &payload)).unwrap();
     }
-    fs.fail(0, ENOSPC, usize::MAX, Some(Op::Create));
     // Going over to another segment syncs the old one before it finds no space.
     let error = store.append_blocking(append("a-1", &payload)).unwrap_err();
     assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
