@@ -110,11 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         segment_bytes: args.segment_bytes.unwrap_or(defaults.segment_bytes),
         ..defaults
     };
-    let manner = Manner {
-        keep_going: args.keep_going,
-        json: args.json,
-        in_flight_bytes_max: options.queue_bytes_max,
-    };
+    let manner = Manner { keep_going: args.keep_going, json: args.json };
     let store = Store::open(&args.dir, options)?;
     for cut in &store.recovery().cuts {
         let (bytes, kept) = (count(cut.bytes, "byte"), cut.kept.display());

@@ -3,11 +3,10 @@
 //! One thread starts appends and takes their answers; it sleeps when there is nothing to do, and
 //! is woken by the store and by the reader of the input. Invariants:
 //!
-//! - appends reach the store in the order of the input. An append is queued by the first poll of
-//!   its future, unless the store's queue is full: what is under way is kept below the queue's
-//!   bound, so it never is. An append without sync may also be written by the polling thread,
-//!   past one that the writer's thread has just taken: so without sync only one is under way;
+//! - appends reach the store in the order of the input: the store keeps them in the order in which
+//!   their futures are first polled, and each is polled once before the next one is made;
 //! - a future is never dropped before its answer, except at the very end of the process;
+//! - what is under way has a bound, which the store leaves to its callers;
 //! - an acknowledgement is written after the answer and flushed before this thread sleeps.
 
 use std::collections::VecDeque;
@@ -19,7 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::vec;
 
-use headwater::{AppendError, AppendId, Appended, Durability, EventId, EventLog, Position, Store};
+use headwater::{AppendError, AppendId, Appended, EventId, EventLog, Position, Store};
 use serde::Serialize;
 
 use crate::exit::{Exit, complain};
@@ -27,8 +26,10 @@ use crate::input::{Content, Line, Prepared};
 
 /// How many appends are under way at most.
 const IN_FLIGHT_MAX: usize = 4096;
-/// A request takes less than this in the store's queue, beside twice the event's size.
-const REQUEST_BYTES: usize = 1024;
+/// How much memory they take at most; a larger one goes alone.
+const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An append under way takes less than this, beside twice the event's size.
+const APPEND_BYTES: usize = 1024;
 
 /// How to go about the input.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +38,6 @@ pub(crate) struct Manner {
     pub(crate) keep_going: bool,
     /// Acknowledge in JSON.
     pub(crate) json: bool,
-    /// The bound of the store's queue.
-    pub(crate) in_flight_bytes_max: usize,
 }
 
 /// What became of the input.
@@ -89,7 +88,6 @@ pub(crate) struct Pipeline<'a, W> {
     waker: Waker,
     flights: VecDeque<Flight<'a>>,
     in_flight_bytes: usize,
-    in_flight_max: usize,
     /// The newest flight must have its answer before another one begins.
     alone: bool,
     /// No more input is taken.
@@ -109,7 +107,6 @@ impl Wake for Unpark {
 impl<'a, W: Write> Pipeline<'a, W> {
     /// Makes a pipeline for this thread, which acknowledges on `out`.
     pub(crate) fn new(store: &'a Store, manner: Manner, out: W) -> Self {
-        let synced = store.durability() == Durability::Sync;
         Self {
             store,
             manner,
@@ -117,7 +114,6 @@ impl<'a, W: Write> Pipeline<'a, W> {
             waker: Arc::new(Unpark(thread::current())).into(),
             flights: VecDeque::new(),
             in_flight_bytes: 0,
-            in_flight_max: if synced { IN_FLIGHT_MAX } else { 1 },
             alone: false,
             stopped: false,
             ending: Ending::default(),
@@ -166,8 +162,8 @@ impl<'a, W: Write> Pipeline<'a, W> {
     fn has_room(&self, line: &Line) -> bool {
         self.flights.is_empty()
             || (!self.alone
-                && self.flights.len() < self.in_flight_max
-                && self.in_flight_bytes + bytes(line) <= self.manner.in_flight_bytes_max)
+                && self.flights.len() < IN_FLIGHT_MAX
+                && self.in_flight_bytes + bytes(line) <= IN_FLIGHT_BYTES_MAX)
     }
 
     /// Starts the append of a line, or puts its fault in the row.
@@ -338,13 +334,12 @@ impl<'a, W: Write> Pipeline<'a, W> {
     }
 }
 
-/// Returns how much room a line takes in the store's queue at most: the events and their
-/// encoding.
+/// Returns how much memory a line takes at most while it is under way: the event and its encoding.
 fn bytes(line: &Line) -> usize {
     match &line.content {
         Content::Event(prepared) => {
             let events = &prepared.append.events;
-            events.iter().map(|event| 2 * event.size_bytes() + REQUEST_BYTES).sum()
+            events.iter().map(|event| 2 * event.size_bytes() + APPEND_BYTES).sum()
         }
         Content::Bad(_) | Content::Unreadable(_) => 0,
     }
@@ -355,7 +350,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use headwater::{Append, CodecId, EventType, NewEvent, Options, StreamId};
+    use headwater::{Append, CodecId, Durability, EventType, NewEvent, Options, StreamId};
 
     use super::*;
 
@@ -376,9 +371,8 @@ mod tests {
     /// Appends lines that are all there at once, and returns what was acknowledged.
     fn append(options: Options, lines: Vec<Line>) -> String {
         let dir = tempfile::tempdir().unwrap();
-        let in_flight_bytes_max = options.queue_bytes_max;
         let store = Store::open(dir.path(), options).unwrap();
-        let manner = Manner { keep_going: false, json: false, in_flight_bytes_max };
+        let manner = Manner { keep_going: false, json: false };
         let (sender, input) = mpsc::channel();
         sender.send(lines).unwrap();
         drop(sender);
@@ -394,13 +388,13 @@ mod tests {
     }
 
     /// Starts lines while there is room, and returns how many.
-    fn started(options: Options, sizes: &[usize]) -> usize {
+    fn started(sizes: impl Iterator<Item = usize>) -> usize {
         let dir = tempfile::tempdir().unwrap();
-        let in_flight_bytes_max = options.queue_bytes_max;
+        let options = Options { segment_bytes: 64 * 1024 * 1024, ..Options::default() };
         let store = Store::open(dir.path(), options).unwrap();
-        let manner = Manner { keep_going: false, json: false, in_flight_bytes_max };
+        let manner = Manner { keep_going: false, json: false };
         let mut pipeline = Pipeline::new(&store, manner, Vec::new());
-        for line in lines(sizes.iter().copied()).0 {
+        for line in lines(sizes).0 {
             if !pipeline.has_room(&line) {
                 break;
             }
@@ -410,47 +404,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_fits_into_the_queue_of_the_store() {
-        let options = Options {
-            queue_bytes_max: 1024 * 1024,
-            segment_bytes: 64 * 1024 * 1024,
-            ..Options::default()
-        };
+    fn what_is_under_way_has_a_bound() {
         // An event counts twice: itself and its encoding.
-        assert_eq!(started(options.clone(), &[200_000; 9]), 2);
-        assert_eq!(started(options.clone(), &[10; 500]), 500);
-        // One that is larger than the queue goes alone.
-        assert_eq!(started(options, &[6_000_000, 10]), 1);
+        assert_eq!(started(std::iter::repeat_n(8_000_000, 9)), 4);
+        assert_eq!(started(std::iter::repeat_n(10, 5000)), 4096);
     }
 
     #[test]
-    fn without_sync_one_append_is_under_way() {
-        for durability in [Durability::Os, Durability::INTERVAL] {
-            let options = Options { durability, segment_bytes: 1024 * 1024, ..Options::default() };
-            assert_eq!(started(options, &[10; 9]), 1);
+    fn lines_that_are_all_there_keep_their_order_at_each_durability() {
+        let often = Durability::Interval { every: Duration::from_micros(100), bytes: 1024 * 1024 };
+        for durability in [Durability::Sync, often, Durability::Os] {
+            let (lines, ids) = lines((0..20_000).map(|n| if n % 800 < 3 { 400_000 } else { 8 }));
+            let options =
+                Options { durability, segment_bytes: 8 * 1024 * 1024, ..Options::default() };
+            assert!(append(options, lines) == in_order(&ids), "{durability:?} changed the order");
         }
-    }
-
-    #[test]
-    fn lines_that_are_all_there_keep_their_order() {
-        let (lines, ids) = lines((0..2000).map(|n| if n % 200 < 3 { 400_000 } else { 10 }));
-        let options = Options {
-            queue_bytes_max: 1024 * 1024,
-            segment_bytes: 8 * 1024 * 1024,
-            ..Options::default()
-        };
-        assert!(append(options, lines) == in_order(&ids), "the order changed");
-    }
-
-    #[test]
-    fn without_sync_no_event_overtakes_one_that_the_writer_has_taken() {
-        let (lines, ids) = lines(std::iter::repeat_n(8, 60_000));
-        let every = Duration::from_micros(100);
-        let options = Options {
-            durability: Durability::Interval { every, bytes: 1024 * 1024 },
-            segment_bytes: 16 * 1024 * 1024,
-            ..Options::default()
-        };
-        assert!(append(options, lines) == in_order(&ids), "the order changed");
     }
 }
