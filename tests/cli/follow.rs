@@ -1,5 +1,7 @@
 //! `headwater tail --follow`: beside a writer, across segments, and across writers.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::support::{Live, Place, event, events};
@@ -40,4 +42,18 @@ fn following_passes_over_what_is_not_selected() {
     assert_eq!([number(&live.line()), number(&live.line())], [2, 7]);
     assert_eq!(place.append(&events(11, 18)).code, 0);
     assert_eq!([number(&live.line()), number(&live.line())], [12, 17]);
+}
+
+#[test]
+fn following_ends_with_damage_and_does_not_wait_for_ever() {
+    let place = Place::with(&events(1, 3));
+    let live = Live::start(&["tail", place.text(), "--follow", "--json", "-n", "1"]);
+    assert_eq!(number(&live.line()), 3);
+    let stat = &place.look("stat", &["--json"]).json()[0];
+    let used = usize::try_from(stat["segments"][0]["used_bytes"].as_u64().unwrap()).unwrap();
+    let segment = place.segment();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[used..used + 512].fill(0xa5);
+    fs::write(segment, bytes).unwrap();
+    assert_eq!(live.end(), 4);
 }

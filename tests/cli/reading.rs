@@ -1,5 +1,8 @@
 //! `read`, `tail`, `groups`, `stat` and `verify` on a store that is well.
 
+use std::fs;
+use std::path::PathBuf;
+
 use headwater::{
     GroupLog, GroupName, Position, Query, Slot, SlotCommit, SlotProgress, SlotRange, Start,
 };
@@ -221,6 +224,41 @@ fn stat_shows_what_a_store_is() {
         "damage    none found\n",
     ] {
         assert!(human.out.contains(words), "{words:?} is not in {}", human.out);
+    }
+}
+
+#[test]
+fn damage_in_the_progress_of_groups_is_theirs_alone() {
+    let place = shop_with_group();
+    let is_log = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("offsets"));
+    let mut logs: Vec<_> = place.files().into_iter().filter(|(path, _)| is_log(path)).collect();
+    let (log, mut bytes) = logs.remove(0);
+    // In the first frame, behind the header of the segment and its own.
+    bytes[4096 + 70] ^= 1;
+    fs::write(&log, bytes).unwrap();
+
+    assert_eq!(positions(&place.look("read", &["--json"])), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(positions(&place.look("tail", &["--json"])), [1, 2, 3, 4, 5, 6]);
+    let file = log.to_str().unwrap();
+    for more in [&[][..], &["--json"]] {
+        let groups = place.look("groups", more);
+        groups.fails(4, &[file]);
+        assert!(!groups.out.contains("no consumer groups"), "{groups:?}");
+        place.look("stat", more).fails(4, &[file]);
+    }
+    let stat = &place.look("stat", &["--json"]).json()[0];
+    assert_eq!((&stat["damage"], &stat["groups_damage"]["file"]), (&Value::Null, &json!(file)));
+    let verify = place.look("verify", &["--json"]);
+    let report = &verify.json()[0];
+    assert_eq!((verify.code, &report["ok"], &report["events"]), (4, &json!(false), &json!(6)));
+    assert_eq!((&report["damage"], &report["groups_damage"]["file"]), (&Value::Null, &json!(file)));
+    for command in ["stat", "verify"] {
+        let human = place.look(command, &[]);
+        assert_eq!(human.code, 4, "{human:?}");
+        for words in ["damage    in the progress of the groups: ", file, "not concerned"] {
+            assert!(human.out.contains(words), "{words:?} is not in {}", human.out);
+        }
+        assert!(!human.out.contains("none found") && !human.out.contains("\nok"), "{}", human.out);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -226,6 +226,14 @@ impl Live {
     /// Waits for the next line. The limit only ends a test that has failed.
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(Duration::from_secs(60)).expect("the program prints another line")
+    }
+
+    /// Waits until the program ends without another line, and returns its exit code. The limit
+    /// only ends a test that has failed.
+    pub(crate) fn end(mut self) -> i32 {
+        let nothing = self.lines.recv_timeout(Duration::from_secs(60));
+        assert_eq!(nothing, Err(RecvTimeoutError::Disconnected), "the program ends");
+        self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
     /// Kills the program as `kill -9` does, and returns the lines it had printed beyond.

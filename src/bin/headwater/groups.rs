@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::exit::{EXIT_CODES, Failure};
 use crate::output::{self, Align, Table, count};
-use crate::read::intact;
+use crate::read::intact_with_groups;
 use crate::selection::describe;
 
 /// Shows each consumer group: its floor, its lag, what it selects, and the progress of its slots.
@@ -59,11 +59,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             human(&mut out, group, head)?;
         }
     }
-    if store.groups().is_empty() && !args.json {
+    if store.groups().is_empty() && store.groups_damage().is_none() && !args.json {
         writeln!(out, "no consumer groups")?;
     }
     output::finish(out)?;
-    intact(&store)
+    intact_with_groups(&store)
 }
 
 /// Returns the lag in words.

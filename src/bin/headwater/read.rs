@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use headwater::{Direction, Position, Query, Read, ReadError, ReadOnlyStore, RecordedEvent};
+use headwater::{
+    Direction, OpenError, Position, Query, Read, ReadError, ReadOnlyStore, RecordedEvent,
+};
 
 use crate::event::Printer;
 use crate::exit::{EXIT_CODES, Exit, Failure};
@@ -61,9 +63,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if satisfied { Ok(()) } else { intact(&store) }
 }
 
-/// Fails if the store ends before some damage, so that nobody takes that for the end of the log.
+/// Fails if the events end before some damage, so that nobody takes that for the end of the log.
 pub(crate) fn intact(store: &ReadOnlyStore) -> Result<(), Failure> {
-    match store.damage() {
+    none(store.damage())
+}
+
+/// Fails if the events or the progress of the groups are cut short by damage.
+pub(crate) fn intact_with_groups(store: &ReadOnlyStore) -> Result<(), Failure> {
+    intact(store).and_then(|()| none(store.groups_damage()))
+}
+
+fn none(damage: Option<&OpenError>) -> Result<(), Failure> {
+    match damage {
         Some(damage) => Err(Failure::Error(Exit::Damaged, Box::new(damage.clone()))),
         None => Ok(()),
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::exit::{EXIT_CODES, Failure};
 use crate::groups::lag;
 use crate::output::{self, Align, Table, count, size};
-use crate::read::intact;
+use crate::read::intact_with_groups;
 use crate::verify::Damage;
 
 /// Shows what a store is: identity, head, segments, consumer groups, damage.
@@ -37,6 +37,7 @@ struct StatJson<'a> {
     groups: Vec<GroupJson<'a>>,
     quarantine_files: usize,
     damage: Option<Damage>,
+    groups_damage: Option<Damage>,
 }
 
 /// A segment as JSON.
@@ -67,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         human(&mut out, &store, &args.dir)?;
     }
     output::finish(out)?;
-    intact(&store)
+    intact_with_groups(&store)
 }
 
 fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> StatJson<'a> {
@@ -94,6 +95,7 @@ fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> StatJson<'a> {
         groups: groups.collect(),
         quarantine_files: quarantined(dir),
         damage: store.damage().map(Damage::of_opening),
+        groups_damage: store.groups_damage().map(Damage::of_groups),
     }
 }
 
@@ -153,10 +155,12 @@ fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), 
         let files = count(kept as u64, "file");
         writeln!(out, "cut off   {files} in quarantine/, never acknowledged as durable")?;
     }
-    match store.damage() {
-        Some(damage) => Damage::of_opening(damage).write(out),
-        None => Ok(writeln!(out, "damage    none found")?),
+    let events = store.damage().map(Damage::of_opening);
+    let groups = store.groups_damage().map(Damage::of_groups);
+    if events.is_none() && groups.is_none() {
+        writeln!(out, "damage    none found")?;
     }
+    events.iter().chain(&groups).try_for_each(|damage| damage.write(out))
 }
 
 /// Counts the torn ends that recovery has kept.

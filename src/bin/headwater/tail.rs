@@ -70,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     loop {
         let head = store.refresh()?;
         if head == seen {
+            intact(&store)?;
             thread::sleep(wait);
             wait = (wait * 2).min(WAIT_MAX);
             continue;

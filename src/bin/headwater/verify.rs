@@ -14,6 +14,8 @@ use crate::output::{self, count, size};
 
 const REMEDY: &str = "keep a copy of the directory, then restore it from a backup; until then \
     `headwater read` gives everything before the damage";
+const GROUPS_REMEDY: &str = "keep a copy of the directory, then restore it from a backup; the \
+    events are not concerned, and `headwater read` gives them";
 
 /// How many events pass between two looks at the progress bar.
 const PROGRESS_EVENTS: u64 = 1024;
@@ -45,6 +47,7 @@ struct Report {
     groups: usize,
     clean: bool,
     damage: Option<Damage>,
+    groups_damage: Option<Damage>,
 }
 
 /// Where a store is damaged, and what to do.
@@ -76,6 +79,14 @@ impl Damage {
             detail,
             remedy: REMEDY,
         }
+    }
+
+    /// Takes the damage of the groups' progress from what opening said.
+    pub(crate) fn of_groups(error: &OpenError) -> Self {
+        let damage = Self::of_opening(error);
+        let detail = format!("in the progress of the groups: {}", damage.detail);
+        // The position is one of their own log, where nobody could look it up.
+        Self { detail, position: None, remedy: GROUPS_REMEDY, ..damage }
     }
 
     /// Takes the damage from what reading said.
@@ -147,10 +158,10 @@ fn human(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
         size(report.used_bytes),
     ];
     writeln!(out, "checked   {}", parts.join(", "))?;
-    match &report.damage {
-        Some(damage) => damage.write(out),
-        None => Ok(writeln!(out, "ok")?),
+    if report.ok {
+        writeln!(out, "ok")?;
     }
+    report.damage.iter().chain(&report.groups_damage).try_for_each(|damage| damage.write(out))
 }
 
 /// Goes through every event of a store.
@@ -162,6 +173,7 @@ fn check(store: &ReadOnlyStore) -> Result<Report, Failure> {
         used_bytes: segments.iter().map(|segment| segment.used_bytes).sum(),
         groups: store.groups().len(),
         clean: store.is_clean(),
+        groups_damage: store.groups_damage().map(Damage::of_groups),
         ..Report::default()
     };
     let removed = segments.first().map_or(Position::START, |segment| segment.base.previous());
@@ -208,7 +220,7 @@ fn check(store: &ReadOnlyStore) -> Result<Report, Failure> {
                 .into(),
         ));
     }
-    report.ok = report.damage.is_none();
+    report.ok = report.damage.is_none() && report.groups_damage.is_none();
     Ok(report)
 }
 
