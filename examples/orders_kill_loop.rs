@@ -21,6 +21,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+const HELP: &str = "\
+Kills the example `orders` at random moments and compares what it ends with to an undisturbed run.
+
+Usage: orders_kill_loop [--kills N] [--seed N]
+
+  --kills N   how often to kill it before its end (default 20)
+  --seed N    where the random moments come from (default: the clock)
+
+It runs the program `orders` that lies beside it: cargo build --release --examples.
+Exit code: 0 if nothing differed, 1 otherwise.
+";
+
 /// The earliest moment of a kill.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 /// How often a run is looked at.
@@ -41,6 +53,10 @@ struct Outcome {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--help" || argument == "-h") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     match options().and_then(|options| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -94,11 +110,13 @@ fn options() -> Result<Options, Box<dyn Error>> {
     let mut options = Options { kills: 20, seed: u64::from(now.subsec_nanos()) };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{argument} needs a number"))?;
+        let known = ["--kills", "--seed"].contains(&argument.as_str());
+        let value = known.then(|| arguments.next()).flatten();
+        let value =
+            value.ok_or_else(|| format!("{argument} is no option with a number; see --help"))?;
         match argument.as_str() {
             "--kills" => options.kills = value.parse()?,
-            "--seed" => options.seed = value.parse()?,
-            _ => return Err(format!("there is no option {argument}").into()),
+            _ => options.seed = value.parse()?,
         }
     }
     Ok(options)

@@ -16,8 +16,16 @@ const OUTBOX: &str = "outbox.ndjson";
 const READ_MODEL: &str = "loyalty.sqlite";
 const REPORT: &str = "report.txt";
 /// All that a run may leave beside its marker, in the order of removal.
-const CONTENT: [&str; 7] =
-    [REPORT, "report.txt.new", READ_MODEL, "loyalty.sqlite-wal", "loyalty.sqlite-shm", OUTBOX, LOG];
+const CONTENT: [&str; 8] = [
+    REPORT,
+    "report.txt.new",
+    READ_MODEL,
+    "loyalty.sqlite-journal",
+    "loyalty.sqlite-wal",
+    "loyalty.sqlite-shm",
+    OUTBOX,
+    LOG,
+];
 /// What the marker says while its directory is emptied.
 const EMPTYING: &str = "headwater example orders: emptying\n";
 
@@ -182,5 +190,18 @@ mod tests {
         fs::write(dir.path().join(READ_MODEL), "of a log that is gone").unwrap();
         drop(Home::open(dir.path(), false, &orders("1 19970101 1 1.00")).unwrap());
         assert!(!dir.path().join(READ_MODEL).exists());
+    }
+
+    #[test]
+    fn whatever_sqlite_leaves_when_it_is_killed_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = orders("1 19970101 1 1.00");
+        drop(Home::open(dir.path(), false, &file).unwrap());
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            fs::write(dir.path().join(format!("{READ_MODEL}{suffix}")), "").unwrap();
+        }
+        drop(Home::open(dir.path(), false, &file).unwrap());
+        drop(Home::open(dir.path(), true, &file).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the marker is left");
     }
 }
