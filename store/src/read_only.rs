@@ -233,7 +233,7 @@ impl ReadOnlyStore {
         self.publish();
         if self.stuck == ATTEMPTS_MAX {
             // No writer takes that long over a frame, so this may be damage.
-            let again = Self::attempt(&self.events.fs, &self.events.root)?;
+            let again = Self::open_on(&self.events.fs, &self.events.root)?;
             self.log.damage = again.log.damage;
         }
         Ok(self.head())
@@ -276,7 +276,9 @@ impl ReadOnlyStore {
                 self.stuck += 1;
                 return Ok(());
             };
+            // The log goes on, so what was taken for damage was a writer that took its time.
             self.stuck = 0;
+            self.log.damage = None;
             end.advance(&header);
             segment.publish(end.end);
         }
