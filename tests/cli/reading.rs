@@ -162,6 +162,28 @@ fn shop_with_group() -> Place {
 }
 
 #[test]
+fn many_runs_of_slots_are_counted_and_listed_when_asked_for() {
+    let place = shop();
+    let store = place.open();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let name = GroupName::new("mailer").unwrap();
+        store.open_group(name.clone(), Query::all(), Start::Beginning).await.unwrap();
+        let generation = store.claim_slots(&name, vec![SlotRange::all()]).await.unwrap();
+        let commits = (0..10).map(|n| {
+            let slots = SlotRange::one(Slot::new(2 * n).unwrap());
+            let floor = Position::new(3);
+            SlotCommit { slots, progress: SlotProgress { floor, settled: vec![], generation } }
+        });
+        store.commit_slots(&name, commits.collect()).await.unwrap();
+    });
+    store.close().unwrap();
+    let groups = place.look("groups", &[]).out;
+    assert!(groups.contains("20 runs with floors up to 3; --slots lists them"), "{groups}");
+    assert_eq!(place.look("groups", &["--slots"]).out.lines().count(), 5 + 1 + 20);
+}
+
+#[test]
 fn groups_show_floor_lag_and_slots() {
     let place = shop_with_group();
     let expected = "\

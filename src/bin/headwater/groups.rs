@@ -20,10 +20,16 @@ use crate::selection::describe;
 pub(crate) struct Args {
     /// Directory of the store
     dir: PathBuf,
+    /// List the progress of the slots, however many runs of equal ones there are
+    #[arg(long)]
+    slots: bool,
     /// Print one JSON object per group
     #[arg(long)]
     json: bool,
 }
+
+/// More runs of slots than this are only counted, unless asked for.
+const RUNS_SHOWN: usize = 8;
 
 /// A group as JSON.
 #[derive(Debug, Serialize)]
@@ -56,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         if args.json {
             output::json_line(&mut out, &json(group, head))?;
         } else {
-            human(&mut out, group, head)?;
+            human(&mut out, group, head, args.slots)?;
         }
     }
     if store.groups().is_empty() && store.groups_damage().is_none() && !args.json {
@@ -93,12 +99,24 @@ fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
     }
 }
 
-fn human(out: &mut impl Write, group: &GroupState, head: Position) -> Result<(), Failure> {
+fn human(
+    out: &mut impl Write,
+    group: &GroupState,
+    head: Position,
+    slots: bool,
+) -> Result<(), Failure> {
     writeln!(out, "{}", group.definition.name)?;
     writeln!(out, "  floor       {}", group.floor())?;
     writeln!(out, "  lag         {}", lag(group, head))?;
     writeln!(out, "  generation  {}", group.generation)?;
     writeln!(out, "  selection   {}", describe(&group.definition.selection))?;
+    let runs = group.runs().count();
+    if runs > RUNS_SHOWN && !slots {
+        let furthest = group.runs().map(|(_, progress)| progress.floor).max().unwrap_or_default();
+        let floors = format!("with floors up to {furthest}");
+        writeln!(out, "  slots       {runs} runs {floors}; --slots lists them")?;
+        return Ok(());
+    }
     let mut table = Table::new(&[
         ("SLOTS", Align::Left),
         ("FLOOR", Align::Right),
