@@ -37,6 +37,8 @@ struct Plan {
     only: Option<Op>,
     /// Every change of the file with this name fails.
     file: Option<(&'static str, i32)>,
+    /// How much space there is said to be, if not what there is.
+    free: Option<u64>,
     /// The current name of each open file.
     names: Vec<PathBuf>,
 }
@@ -72,6 +74,11 @@ impl FaultyFs {
     /// Lets every change of the file with this name fail.
     pub(crate) fn fail_file(&self, name: &'static str, errno: i32) {
         self.plan.lock().unwrap().file = Some((name, errno));
+    }
+
+    /// Says that there is so much space.
+    pub(crate) fn say_free(&self, bytes: u64) {
+        self.plan.lock().unwrap().free = Some(bytes);
     }
 
     /// Lets everything work again. Returns whether the failure ever came.
@@ -154,11 +161,12 @@ impl Fs for FaultyFs {
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        RealFs.free_bytes(path)
+        let said = self.plan.lock().unwrap().free;
+        said.map_or_else(|| RealFs.free_bytes(path), Ok)
     }
 
     fn preallocation(&self, _: &Path) -> Preallocation {
-        Preallocation::Sparse
+        Preallocation::Fallocate
     }
 }
 

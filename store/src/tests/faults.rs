@@ -268,3 +268,19 @@ fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
     let reopened = open(&FaultyFs::default(), &killed, small()).unwrap();
     assert_eq!(block_on(reopened.groups()).unwrap(), expected);
 }
+
+#[test]
+fn a_full_disk_is_asked_before_it_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let store = open(&fs, &dir.path().join("s"), small()).unwrap();
+    fs.say_free(10_000);
+    let payload = "x".repeat(15_000);
+    for _ in 0..4 {
+        store.append_blocking(append("a-1", &payload)).unwrap();
+    }
+    fs.take_steps();
+    let error = store.append_blocking(append("a-1", &payload)).unwrap_err();
+    assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
+    assert_eq!(fs.take_steps(), [], "no file was begun");
+}

@@ -281,3 +281,19 @@ fn an_interval_beyond_the_clock_is_as_good_as_never() {
     pollster::block_on(store.wait_for(durable, Visibility::Durable)).unwrap();
     store.close().unwrap();
 }
+
+#[test]
+fn a_reader_beside_the_writer_knows_what_is_durable() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    store.append_blocking(one("a-1", "1").synced()).unwrap();
+    store.append_blocking(one("a-1", "2")).unwrap();
+    let mut reader = ReadOnlyStore::open(store.path()).unwrap();
+    let durable = Read::forward(Query::all(), Position::START).visible(Visibility::Durable);
+    // The second frame says that the first is durable, and nobody says so of the second.
+    assert_eq!(reader.read(&durable).unwrap().events.len(), 1);
+    store.append_blocking(one("a-1", "3").synced()).unwrap();
+    store.append_blocking(one("a-1", "4")).unwrap();
+    assert_eq!(reader.refresh().unwrap(), Position::new(4));
+    assert_eq!(reader.read(&durable).unwrap().events.len(), 3);
+}
