@@ -253,3 +253,6 @@ fn decided<E: Event>(
     };
     Ok(append.expecting(stream.clone(), expected))
 }
+
+#[cfg(test)]
+mod tests;
