@@ -7,6 +7,7 @@ use headwater_core::{
 use pollster::block_on;
 
 use super::*;
+use crate::fs::RealFs;
 use crate::fs::faulty::Op;
 use crate::writer::{Inline, Request};
 
@@ -250,7 +251,11 @@ fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     fs.fail_file("CATALOG", EIO);
     let mut steps = 0;
-    while std::fs::read_dir(path.join("offsets")).unwrap().count() < 2 {
+    let rolled = || {
+        let mut names = RealFs.list(&path.join("offsets")).unwrap().into_iter();
+        names.any(|name| name.ends_with("-00000002.seg"))
+    };
+    while !rolled() {
         assert!(steps < 2_000, "the offsets log never went over to another segment");
         steps += 1;
         let commits = (0..1024).step_by(2).map(|n| {
