@@ -32,8 +32,8 @@ pub struct Options {
     /// What an acknowledged append survives.
     pub durability: Durability,
     /// Size of new segments in bytes, from 64 KiB to 4 GiB, rounded up to 4 KiB. One append takes
-    /// a quarter of it at most. A store takes the space of two segments from the beginning. The
-    /// default is 128 MiB.
+    /// a quarter of it at most. A store takes the space of one segment from the beginning, and
+    /// of the next once it is half full. The default is 128 MiB.
     pub segment_bytes: u64,
     /// How segments get their space.
     pub preallocation: Preallocation,
