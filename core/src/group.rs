@@ -126,9 +126,13 @@ pub struct GroupState {
 
 impl GroupState {
     /// Makes the state of a group that was just created.
-    pub fn new(definition: GroupDefinition) -> Self {
-        let progress = SlotProgress { floor: definition.start, ..SlotProgress::default() };
-        Self { definition, generation: Generation::NONE, runs: BTreeMap::from([(0, progress)]) }
+    ///
+    /// `generation` is above every one that a group of this name has had before it was deleted:
+    /// who owned slots of that one owns none of this.
+    pub fn new(definition: GroupDefinition, generation: Generation) -> Self {
+        let floor = definition.start;
+        let progress = SlotProgress { floor, settled: Vec::new(), generation };
+        Self { definition, generation, runs: BTreeMap::from([(0, progress)]) }
     }
 
     /// Checks that the group selects what is asked for.
@@ -433,11 +437,12 @@ mod tests {
     }
 
     fn state() -> GroupState {
-        GroupState::new(GroupDefinition {
+        let definition = GroupDefinition {
             name: GroupName::new("g").unwrap(),
             selection: Query::all(),
             start: Position::new(10),
-        })
+        };
+        GroupState::new(definition, Generation::NONE)
     }
 
     fn commit(slots: SlotRange, floor: u64, generation: Generation) -> SlotCommit {

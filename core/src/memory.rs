@@ -41,6 +41,8 @@ struct State {
     events: Vec<RecordedEvent>,
     appends: HashMap<AppendId, (Appended, u64)>,
     groups: BTreeMap<GroupName, GroupState>,
+    /// The highest generation of any group that ever was.
+    generation: Generation,
 }
 
 impl Default for MemoryLog {
@@ -257,7 +259,8 @@ impl GroupLog for MemoryLog {
             Start::After(position) => position,
         };
         state.inside(&name, start)?;
-        let group = GroupState::new(GroupDefinition { name: name.clone(), selection, start });
+        let definition = GroupDefinition { name: name.clone(), selection, start };
+        let group = GroupState::new(definition, state.generation);
         state.groups.insert(name, group.clone());
         Ok(group)
     }
@@ -275,7 +278,10 @@ impl GroupLog for MemoryLog {
         name: &GroupName,
         slots: Vec<SlotRange>,
     ) -> Result<Generation, GroupError> {
-        Ok(self.state().group(name)?.claim(&slots))
+        let mut state = self.state();
+        let generation = state.group(name)?.claim(&slots);
+        state.generation = state.generation.max(generation);
+        Ok(generation)
     }
 
     async fn commit_slots(
@@ -295,7 +301,9 @@ impl GroupLog for MemoryLog {
     async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
         let mut state = self.state();
         state.inside(name, to)?;
-        Ok(state.group(name)?.seek(to))
+        let generation = state.group(name)?.seek(to);
+        state.generation = state.generation.max(generation);
+        Ok(generation)
     }
 
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {

@@ -132,3 +132,16 @@ fn opening_a_group_with_another_selection_shows_the_difference() {
     let error = block_on(log.seek_group(&name, Position::new(1))).unwrap_err();
     assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
 }
+
+#[test]
+fn a_group_that_is_created_anew_fences_the_owners_of_the_old_one() {
+    let log = MemoryLog::new();
+    let name = GroupName::new("g").unwrap();
+    let create = || {
+        block_on(log.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(log.claim_slots(&name, vec![SlotRange::all()])).unwrap()
+    };
+    let old = create();
+    block_on(log.delete_group(&name)).unwrap();
+    assert!(create() > old);
+}

@@ -114,11 +114,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let durable = GroupState::new(GroupDefinition {
+        let definition = GroupDefinition {
             name: GroupName::new("g").unwrap(),
             selection: Query::all(),
             start: Position::START,
-        });
+        };
+        let durable = GroupState::new(definition, Generation::NONE);
         Self {
             now: Instant::now(),
             log: Vec::new(),

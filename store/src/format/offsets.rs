@@ -137,8 +137,7 @@ fn decode_state(fields: &mut Fields<'_>, name: GroupName) -> Result<GroupState, 
     let len = fields.u32()? as usize;
     let selection: Query = serde_json::from_slice(fields.take(len)?).map_err(|_| fields.fault())?;
     let runs = fields.list(Fields::commit)?;
-    let mut state = GroupState::new(GroupDefinition { name, selection, start });
-    state.generation = generation;
+    let mut state = GroupState::new(GroupDefinition { name, selection, start }, generation);
     state.commit(&runs);
     Ok(state)
 }

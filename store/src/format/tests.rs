@@ -201,11 +201,12 @@ fn offset_entries() -> Vec<OffsetEntry> {
         settled: vec![(Position::new(11), Position::new(12))],
         generation: Generation::new(1),
     };
-    let mut state = GroupState::new(GroupDefinition {
+    let definition = GroupDefinition {
         name: name.clone(),
         selection: Query::tags([Tag::new("x").unwrap()]),
         start: Position::new(3),
-    });
+    };
+    let mut state = GroupState::new(definition, Generation::NONE);
     state.claim(&[SlotRange::all()]);
     let commit = SlotCommit { slots: SlotRange::new(slot(1), slot(5)).unwrap(), progress };
     state.commit(std::slice::from_ref(&commit));

@@ -241,7 +241,15 @@ impl Core {
             }
             (Operation::Open { selection, start }, None) => {
                 let (name, selection, start) = (name.clone(), selection.clone(), *start);
-                let state = GroupState::new(GroupDefinition { name, selection, start });
+                // Every claim and seek takes an entry, so no generation is beyond the entries.
+                let next = match &self.log {
+                    Log::Absent { .. } => Position::FIRST,
+                    Log::Open(tail) => tail.next(),
+                };
+                let entry = next.advanced_by(group.entries.into());
+                let generation = Generation::new(entry.get());
+                let definition = GroupDefinition { name, selection, start };
+                let state = GroupState::new(definition, generation);
                 let entry = OffsetEntry::State(state.clone());
                 (Some(state.clone()), entry, Outcome::State(state))
             }

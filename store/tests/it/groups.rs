@@ -190,3 +190,27 @@ fn damaged_progress_does_not_hide_the_events() {
     assert!(reader.damage().is_none() && reader.groups_damage().is_some());
     assert_eq!(reader.head(), Position::new(3));
 }
+
+#[test]
+fn a_group_that_is_created_anew_owes_nothing_to_the_owners_of_the_old_one() {
+    let (dir, store) = store_with_events(20);
+    let name = group("g");
+    let create = |store: &Store| {
+        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap()
+    };
+    let old = create(&store);
+    block_on(store.seek_group(&name, Position::new(1))).unwrap();
+    let older = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    block_on(store.delete_group(&name)).unwrap();
+    store.close().unwrap();
+    let store = open(&dir, small());
+    let new = create(&store);
+    for late in [old, older] {
+        let commit = vec![commit(SlotRange::all(), 20, late)];
+        let error = block_on(store.commit_slots(&name, commit)).unwrap_err();
+        assert!(matches!(error, GroupError::Fenced { .. }), "{error}");
+    }
+    assert!(new > older);
+    assert_eq!(block_on(store.group(&name)).unwrap().floor(), Position::START);
+}
