@@ -102,9 +102,8 @@ impl Member {
         // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
         let shared = self.shared();
         let _turn = shared.log_turn.read().await;
-        shared.check_open()?;
-        let plan = shared.with(|group| group.plan_commit(Some(self.id)));
-        shared.store(plan).await
+        let acks = shared.plan(|group| group.plan_commit(Some(self.id)))?;
+        shared.store(acks).await
     }
 
     /// Leaves the group: commits what was acked, and lets the slots go to the other members as
@@ -120,11 +119,11 @@ impl Member {
     pub async fn leave(self) -> Result<(), ConsumerError> {
         let shared = Arc::clone(self.shared());
         let _turn = shared.log_turn.write().await;
-        shared.check_open()?;
         shared.remove_member(self.id);
-        let acks = shared.with(|group| group.plan_commit(Some(self.id)));
+        let member = Some(self.id);
+        let (acks, floors) =
+            shared.plan(|group| (group.plan_commit(member), group.plan_floors(member)))?;
         shared.store(acks).await?;
-        let floors = shared.with(|group| group.plan_floors(Some(self.id)));
         shared.store(floors).await
     }
 }

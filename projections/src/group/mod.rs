@@ -320,13 +320,12 @@ impl ConsumerGroup {
     pub async fn close(&self) -> Result<(), ConsumerError> {
         let shared = self.shared();
         let _turn = shared.log_turn.write().await;
-        match shared.check_open() {
-            Ok(()) => {}
+        let planned = shared.plan(|group| (group.plan_commit(None), group.plan_floors(None)));
+        let (acks, floors) = match planned {
+            Ok(plans) => plans,
             Err(ConsumerError::Closed { .. }) => return Ok(()),
             Err(cause) => return Err(cause),
-        }
-        let (acks, floors) =
-            shared.with(|group| (group.plan_commit(None), group.plan_floors(None)));
+        };
         let stored = match shared.store(acks).await {
             Ok(()) => shared.store(floors).await,
             error => error,

@@ -137,6 +137,18 @@ impl Shared {
         self.over(&coordinator).map_or(Ok(()), Err)
     }
 
+    /// Draws up what to write, or says why nothing more will happen here: under one lock, for a
+    /// group that has ended plans nothing, which must not pass for nothing left to commit.
+    pub(super) fn plan<T>(
+        &self,
+        draw_up: impl FnOnce(&Coordinator) -> T,
+    ) -> Result<T, ConsumerError> {
+        self.with(|group| match self.over(group) {
+            None => Ok(draw_up(group)),
+            Some(cause) => Err(cause),
+        })
+    }
+
     pub(super) fn settle(&self, work: impl FnOnce(&mut Coordinator) -> bool) -> Settlement {
         if self.with(work) { Settlement::Counted } else { Settlement::TooLate }
     }

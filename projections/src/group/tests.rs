@@ -372,6 +372,29 @@ async fn a_commit_that_found_no_space_goes_with_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_ends_while_a_commit_begins_does_not_pass_for_committed() {
+    // The ends come from other threads; here, at the worst moment: with the turn in hand, just
+    // before the plan is drawn up.
+    let ends: [fn(&mut coordinator::Coordinator); 2] = [coordinator::Coordinator::close, |group| {
+        let group_name = GroupName::new("g").unwrap();
+        group.stop(ConsumerError::Fenced { group: group_name, source: None });
+    }];
+    for end in ends {
+        let log = WatchedLog::new();
+        append(&*log, &["a-1"]).await;
+        let group = open(&log).await;
+        assert!(group.shared().plan(|group| group.plan_commit(None)).unwrap().is_empty());
+        let mut member = group.join("m").await.unwrap();
+        ack_all(member.next(1).await.unwrap());
+        group.shared().with(end);
+        let planned = group.shared().plan(|group| group.plan_commit(None));
+        assert!(planned.is_err(), "{planned:?} would be stored, and the ack lost in silence");
+        member.commit().await.unwrap_err();
+        member.leave().await.unwrap_err();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_that_fails_for_a_while_stalls_the_group_and_no_more() {
     let log = WatchedLog::new();
     append(&*log, &["a-1"]).await;
