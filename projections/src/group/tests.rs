@@ -88,6 +88,25 @@ async fn a_renewed_lease_runs_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_lease_is_renewed_after_the_group_has_ended() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1", "a-2"]).await;
+    let old = open(&log).await;
+    let mut loser = old.join("loser").await.unwrap();
+    let mut deliveries = loser.next(2).await.unwrap();
+    let fenced = deliveries.remove(0);
+    ack_all(deliveries);
+    let new = open(&log).await;
+    let mut winner = new.join("winner").await.unwrap();
+    let closed = winner.next(1).await.unwrap().remove(0);
+    assert!(matches!(loser.commit().await, Err(ConsumerError::Fenced { .. })));
+    assert_eq!(fenced.renew(), Settlement::TooLate);
+    assert_eq!(closed.renew(), Settlement::Counted);
+    new.close().await.unwrap();
+    assert_eq!(closed.renew(), Settlement::TooLate);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delayed_event_holds_back_its_key_and_no_other() {
     let log = WatchedLog::new();
     append(&*log, &["a-1", "a-1", "a-2"]).await;

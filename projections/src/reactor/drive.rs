@@ -91,8 +91,9 @@ impl<R: Reactor> Drive<R> {
         let reacted = self.react(&delivery, waiting).await;
         let reacted = reacted.map_err(|message| ReactorStop::Panicked { position, message })?;
         let Err(error) = reacted else {
-            delivery.ack();
-            self.status.send_modify(|status| status.reacted += 1);
+            if delivery.ack() == Settlement::Counted {
+                self.status.send_modify(|status| status.reacted += 1);
+            }
             return Ok(());
         };
         let attempt = delivery.attempt();

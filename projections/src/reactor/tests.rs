@@ -213,6 +213,21 @@ async fn shutting_down_finishes_one_event_and_gives_the_others_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_ends_during_a_batch_sees_no_further_reaction_and_counts_none() {
+    let log = WatchedLog::new();
+    append_keys(&log, 3).await;
+    let recorder = Recorder { takes: SECOND, ..Recorder::default() };
+    let group = open(&log).await;
+    let reactor = start(&group, &recorder, 1).await;
+    tokio::time::sleep(SECOND / 2).await;
+    group.close().await.unwrap();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(positions(&recorder.seen), [1], "only the one that was under way");
+    assert_eq!(reactor.status().reacted, 0, "its event comes again");
+    reactor.shutdown().await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_group_stops_the_reactor() {
     let log = WatchedLog::new();
     let (group, recorder) = (open(&log).await, Recorder::default());

@@ -57,15 +57,19 @@ impl Coordinator {
         timer
     }
 
+    /// Returns a delivery's lease, if it still runs. None does once the group has ended: the
+    /// events may be another owner's by now.
+    fn running(&mut self, slot: Slot, at: Position, token: u64, now: Instant) -> Option<Timer> {
+        self.expire(now);
+        let lease = self.slot(slot).tracker.lease(at, token);
+        lease.filter(|_| matches!(self.phase, Phase::Live))
+    }
+
     /// Ends a delivery's lease, if it still runs.
     fn end_lease(&mut self, slot: Slot, at: Position, token: u64, now: Instant) -> bool {
-        self.expire(now);
-        let Some(lease) = self.slot(slot).tracker.lease(at, token) else {
+        let Some(lease) = self.running(slot, at, token, now) else {
             return false;
         };
-        if !matches!(self.phase, Phase::Live) {
-            return false;
-        }
         self.timers.remove(&lease);
         self.landed(slot);
         true
@@ -131,8 +135,7 @@ impl Coordinator {
         token: u64,
         now: Instant,
     ) -> bool {
-        self.expire(now);
-        let Some(old) = self.slot(slot).tracker.lease(at, token) else {
+        let Some(old) = self.running(slot, at, token, now) else {
             return false;
         };
         let lease = Timer { at: later(now, self.lease), token };
