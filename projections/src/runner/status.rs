@@ -92,7 +92,9 @@ impl StopCause {
     pub(super) fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Apply { .. } => true,
-            Self::Sink { source, .. } => !matches!(source, SinkError::Damaged { .. }),
+            Self::Sink { source, .. } => {
+                !matches!(source, SinkError::Damaged { .. } | SinkError::Overtaken { .. })
+            }
             Self::Log { source, .. } => {
                 matches!(source, ReadError::Io(_) | ReadError::Engine(_))
             }

@@ -473,8 +473,16 @@ mod sqlite {
     use crate::sink::{SqliteSink, SqliteTx};
 
     /// Keeps one row for each event: applying one twice breaks the primary key.
+    #[derive(Default)]
     struct Rows {
         fails_at: Option<u64>,
+        gate: Option<Gate>,
+    }
+
+    /// Says when the first event is being applied, and holds it until told to go on.
+    struct Gate {
+        entered: oneshot::Sender<()>,
+        go_on: std::sync::mpsc::Receiver<()>,
     }
 
     impl Projection for Rows {
@@ -507,6 +515,10 @@ mod sqlite {
             tx: &mut SqliteTx<'_>,
             event: &RecordedEvent,
         ) -> Result<(), ApplyError> {
+            if let Some(gate) = self.gate.take() {
+                gate.entered.send(()).unwrap();
+                gate.go_on.recv().unwrap();
+            }
             let position = event.position.get().cast_signed();
             tx.execute("INSERT INTO rows VALUES (?1)", [position])?;
             if Some(event.position.get()) == self.fails_at {
@@ -516,14 +528,10 @@ mod sqlite {
         }
     }
 
-    async fn rows(
-        log: &MemoryLog,
-        sink: SqliteSink,
-        fails_at: Option<u64>,
-    ) -> ProjectionHandle<Rows> {
+    async fn rows(log: &MemoryLog, sink: SqliteSink, projection: Rows) -> ProjectionHandle<Rows> {
         let options = RunnerOptions { batch_events: 4, retries: 1, ..RunnerOptions::default() };
         let log: Arc<dyn EventLog> = Arc::new(log.clone());
-        ProjectionRunner::start(log, Rows { fails_at }, sink, options).await.unwrap()
+        ProjectionRunner::start(log, projection, sink, options).await.unwrap()
     }
 
     fn count(sink: &SqliteSink) -> (i64, i64) {
@@ -542,18 +550,62 @@ mod sqlite {
         let last = log.append(Append::new(events)).await.unwrap().last;
 
         // The second batch fails at its third event.
-        let running = rows(&log, SqliteSink::open(&path).unwrap(), Some(7)).await;
+        let failing = Rows { fails_at: Some(7), ..Rows::default() };
+        let running = rows(&log, SqliteSink::open(&path).unwrap(), failing).await;
         let error = running.wait_for(last, 60 * SECOND).await.unwrap_err();
         assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
         drop(running);
         let sink = SqliteSink::open(&path).unwrap();
         assert_eq!(count(&sink), (4, 4));
 
-        let running = rows(&log, sink, None).await;
+        let running = rows(&log, sink, Rows::default()).await;
         running.wait_for(last, SECOND).await.unwrap();
         running.rebuild().await.unwrap();
         running.wait_for(last, SECOND).await.unwrap();
         let sink = running.shutdown().await.unwrap();
         assert_eq!(count(&sink), (10, 10));
+    }
+
+    #[tokio::test]
+    async fn of_two_runners_on_one_file_the_one_that_was_overtaken_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sqlite");
+        let open = || SqliteSink::open(&path).unwrap();
+        let log = MemoryLog::new();
+        let events = (0..3).map(|_| event("a-1", "t"));
+        let last = log.append(Append::new(events)).await.unwrap().last;
+
+        // The first is dropped while it has its batch in hand, and the second starts before that
+        // is committed.
+        let (entered, first_entered) = oneshot::channel();
+        let (go_on, held) = std::sync::mpsc::channel();
+        let gate = Some(Gate { entered, go_on: held });
+        let first = rows(&log, open(), Rows { gate, ..Rows::default() }).await;
+        first_entered.await.unwrap();
+        drop(first);
+        let second = rows(&log, open(), Rows::default()).await;
+        assert_eq!(second.position(), Position::START);
+        go_on.send(()).unwrap();
+
+        let error = second.wait_for(last, 60 * SECOND).await.unwrap_err();
+        let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
+        let cause = cause.unwrap().to_string();
+        assert!(cause.contains("another runner"), "{cause}");
+        assert!(matches!(second.status(), ProjectionStatus::Stopped { .. }));
+        assert_eq!(count(&open()), (3, 3));
+
+        let third = rows(&log, open(), Rows::default()).await;
+        third.wait_for(last, SECOND).await.unwrap();
+        assert_eq!(third.progress().await.unwrap().applied, 0);
+
+        // A rebuild takes the read model over from whoever has it.
+        let options = RunnerOptions { begin: Begin::Rebuild, ..RunnerOptions::default() };
+        let shared: Arc<dyn EventLog> = Arc::new(log.clone());
+        let fourth =
+            ProjectionRunner::start(shared, Rows::default(), open(), options).await.unwrap();
+        fourth.wait_for(last, 10 * SECOND).await.unwrap();
+        third.rebuild().await.unwrap();
+        third.wait_for(last, 10 * SECOND).await.unwrap();
+        assert_eq!(count(&open()), (3, 3));
     }
 }

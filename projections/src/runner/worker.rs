@@ -46,8 +46,8 @@ impl<P: Projection> Worker<P> {
         loaded.map_err(Self::sink_failed(&self.name))
     }
 
-    /// Makes an empty read model, after removing what is there if asked to, and commits the
-    /// checkpoint before the first event with it.
+    /// Makes an empty read model, after removing what is there if asked to, whoever made it, and commits
+    /// the checkpoint before the first event with it.
     pub(super) fn begin_anew(&mut self, reset: bool) -> Result<(), StopCause> {
         let (failed, checkpoint) =
             (Self::sink_failed(&self.name), self.checkpoint(Position::START));
@@ -59,7 +59,8 @@ impl<P: Projection> Worker<P> {
                 source: error.into_inner(),
             }
         };
-        let mut tx = self.sink.begin().map_err(&failed)?;
+        let begun = if reset { self.sink.begin_anew() } else { self.sink.begin() };
+        let mut tx = begun.map_err(&failed)?;
         if reset {
             self.projection.reset(&mut tx).map_err(setup("remove"))?;
         }

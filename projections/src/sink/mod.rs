@@ -26,6 +26,11 @@ use crate::checkpoint::{Checkpoint, ProjectionId};
 /// - What [`commit`](Self::commit) returned `Ok` for is there as a whole, data and checkpoint
 ///   alike. A sink may lose its newest transactions in a crash, but never a part of one.
 /// - A dropped transaction has changed nothing.
+/// - Where two runners can have the same read model at a time, such as in a file, a transaction
+///   goes through only if the stored checkpoint is the one that this sink last loaded or
+///   committed, compared where nobody else can commit in between. Otherwise it is
+///   [`SinkError::Overtaken`]: what the runner would apply may be applied already. Only
+///   [`begin_anew`](Self::begin_anew) takes over whatever is stored.
 pub trait Sink: Sized + Send + 'static {
     /// A transaction, rolled back when dropped. Projections write through it.
     type Tx<'a>;
@@ -41,12 +46,25 @@ pub trait Sink: Sized + Send + 'static {
     /// [`SinkError`] if the sink cannot be read.
     fn load(&mut self, id: &ProjectionId, head: Position) -> Result<Option<Checkpoint>, SinkError>;
 
-    /// Begins a transaction.
+    /// Begins a transaction that goes on from the checkpoint last loaded or committed.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] if the sink cannot be written, [`SinkError::Overtaken`] if another runner
+    /// has moved the read model; nothing was changed.
+    fn begin(&mut self) -> Result<Self::Tx<'_>, SinkError>;
+
+    /// Begins a transaction that will empty the read model, whatever checkpoint it has and
+    /// whether or not that was loaded.
+    ///
+    /// A sink that nobody shares need not tell the two apart, and does not unless it says so.
     ///
     /// # Errors
     ///
     /// [`SinkError`] if the sink cannot be written; nothing was changed.
-    fn begin(&mut self) -> Result<Self::Tx<'_>, SinkError>;
+    fn begin_anew(&mut self) -> Result<Self::Tx<'_>, SinkError> {
+        self.begin()
+    }
 
     /// Commits a transaction together with the checkpoint.
     ///
@@ -87,6 +105,20 @@ pub enum SinkError {
         /// What is wrong.
         detail: String,
     },
+    /// Another runner has committed to the read model since this one last did. Run one of them
+    /// at a time; started again, this one goes on from what is stored.
+    #[error(
+        "another runner moved this read model of {projection} from {} to {}; run one at a time and start this one again",
+        describe(.expected.as_deref()), describe(.found.as_deref())
+    )]
+    Overtaken {
+        /// The projection.
+        projection: String,
+        /// The checkpoint that this sink last loaded or committed.
+        expected: Option<Box<Checkpoint>>,
+        /// The checkpoint that is stored.
+        found: Option<Box<Checkpoint>>,
+    },
     /// The sink's own engine failed.
     #[error("{action} failed in the read model's engine")]
     Engine {
@@ -95,6 +127,12 @@ pub enum SinkError {
         /// What the engine said.
         source: Arc<dyn Error + Send + Sync>,
     },
+}
+
+fn describe(checkpoint: Option<&Checkpoint>) -> String {
+    checkpoint.map_or("no checkpoint".to_owned(), |Checkpoint { id, position }| {
+        format!("position {position} of version {}", id.version)
+    })
 }
 
 impl SinkError {

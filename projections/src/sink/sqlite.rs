@@ -28,7 +28,9 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS headwater_checkpoints (
 ///
 /// The file is in WAL mode: readers with their own connection
 /// ([`reader`](Self::reader)) see one transaction after the other and never wait. Several
-/// projections can share a file, each through a sink of its own; their writes take turns.
+/// projections can share a file, each through a sink of its own; their writes take turns. Two
+/// runners of the same projection cannot: the one that comes second finds that the read model
+/// was moved, changes nothing and fails with [`SinkError::Overtaken`].
 ///
 /// A commit survives a crash of the process. After power loss the newest commits may be gone,
 /// data and checkpoint together, and are applied again from the log.
@@ -36,22 +38,30 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS headwater_checkpoints (
 pub struct SqliteSink {
     connection: Connection,
     path: PathBuf,
+    /// The name that was asked for last; `None` before the first load.
+    name: Option<String>,
+    /// The checkpoint under that name, as this sink last loaded or committed it.
+    last: Option<Checkpoint>,
 }
 
 /// A transaction of a [`SqliteSink`]: a [`Connection`] to write through. The runner ends it.
-pub struct SqliteTx<'a>(rusqlite::Transaction<'a>);
+pub struct SqliteTx<'a> {
+    inner: rusqlite::Transaction<'a>,
+    name: &'a mut Option<String>,
+    last: &'a mut Option<Checkpoint>,
+}
 
 impl Deref for SqliteTx<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.inner
     }
 }
 
 impl fmt::Debug for SqliteTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SqliteTx").finish_non_exhaustive()
+        f.debug_struct("SqliteTx").finish_non_exhaustive()
     }
 }
 
@@ -73,7 +83,7 @@ impl SqliteSink {
             Ok(connection)
         };
         let connection = connect().map_err(failed("opening the database"))?;
-        Ok(Self { connection, path })
+        Ok(Self { connection, path, name: None, last: None })
     }
 
     /// Returns the file.
@@ -101,39 +111,72 @@ fn failed(action: &'static str) -> impl FnOnce(rusqlite::Error) -> SinkError {
     move |error| SinkError::engine(action, error)
 }
 
-impl Sink for SqliteSink {
-    type Tx<'a> = SqliteTx<'a>;
-
-    fn load(&mut self, id: &ProjectionId, _: Position) -> Result<Option<Checkpoint>, SinkError> {
-        let query = "SELECT version, log_id, selection, position
-                     FROM headwater_checkpoints WHERE name = ?1";
-        let row = self.connection.query_row(query, [&id.name], |row| {
+/// Reads the checkpoint of the projection with this name.
+fn stored(
+    connection: &Connection,
+    path: &Path,
+    name: &str,
+) -> Result<Option<Checkpoint>, SinkError> {
+    let query = "SELECT version, log_id, selection, position
+                 FROM headwater_checkpoints WHERE name = ?1";
+    let read = || {
+        let row = connection.prepare_cached(query)?.query_row([name], |row| {
             let (log, selection, position): (Vec<u8>, i64, i64) =
                 (row.get(1)?, row.get(2)?, row.get(3)?);
             Ok((row.get::<_, u32>(0)?, log, selection, position))
         });
-        let row = row.optional().map_err(failed("reading the checkpoint"))?;
-        let Some((version, log, selection, position)) = row else {
-            return Ok(None);
-        };
-        let log = <[u8; 16]>::try_from(log.as_slice()).map_err(|_| SinkError::Damaged {
-            path: self.path.clone(),
-            detail: format!("the log id of {} has {} bytes, not 16", id.name, log.len()),
-        })?;
-        Ok(Some(Checkpoint {
-            id: ProjectionId {
-                name: id.name.clone(),
-                version,
-                log: LogId::from_bytes(log),
-                selection: selection.cast_unsigned(),
-            },
-            position: Position::new(position.cast_unsigned()),
-        }))
+        row.optional()
+    };
+    let row = read().map_err(failed("reading the checkpoint"))?;
+    let Some((version, log, selection, position)) = row else {
+        return Ok(None);
+    };
+    let log = <[u8; 16]>::try_from(log.as_slice()).map_err(|_| SinkError::Damaged {
+        path: path.to_owned(),
+        detail: format!("the log id of {name} has {} bytes, not 16", log.len()),
+    })?;
+    Ok(Some(Checkpoint {
+        id: ProjectionId {
+            name: name.to_owned(),
+            version,
+            log: LogId::from_bytes(log),
+            selection: selection.cast_unsigned(),
+        },
+        position: Position::new(position.cast_unsigned()),
+    }))
+}
+
+impl Sink for SqliteSink {
+    type Tx<'a> = SqliteTx<'a>;
+
+    fn load(&mut self, id: &ProjectionId, _: Position) -> Result<Option<Checkpoint>, SinkError> {
+        let loaded = stored(&self.connection, &self.path, &id.name)?;
+        self.name = Some(id.name.clone());
+        self.last.clone_from(&loaded);
+        Ok(loaded)
     }
 
     fn begin(&mut self) -> Result<SqliteTx<'_>, SinkError> {
+        let path = self.path.clone();
+        let tx = self.begin_anew()?;
+        // Nobody else can commit before this transaction ends; an error rolls it back.
+        if let Some(name) = &*tx.name {
+            let found = stored(&tx, &path, name)?;
+            if found != *tx.last {
+                return Err(SinkError::Overtaken {
+                    projection: name.clone(),
+                    expected: tx.last.clone().map(Box::new),
+                    found: found.map(Box::new),
+                });
+            }
+        }
+        Ok(tx)
+    }
+
+    fn begin_anew(&mut self) -> Result<SqliteTx<'_>, SinkError> {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        begun.map(SqliteTx).map_err(failed("beginning a transaction"))
+        let inner = begun.map_err(failed("beginning a transaction"))?;
+        Ok(SqliteTx { inner, name: &mut self.name, last: &mut self.last })
     }
 
     fn commit(tx: SqliteTx<'_>, checkpoint: &Checkpoint) -> Result<(), SinkError> {
@@ -142,7 +185,7 @@ impl Sink for SqliteSink {
              ON CONFLICT (name) DO UPDATE SET version = excluded.version, log_id = excluded.log_id,
                  selection = excluded.selection, position = excluded.position";
         let write = || {
-            tx.0.prepare_cached(statement)?.execute(params![
+            tx.inner.prepare_cached(statement)?.execute(params![
                 id.name,
                 id.version,
                 id.log.as_bytes(),
@@ -151,7 +194,10 @@ impl Sink for SqliteSink {
             ])
         };
         write().map_err(failed("writing the checkpoint"))?;
-        tx.0.commit().map_err(failed("committing"))
+        tx.inner.commit().map_err(failed("committing"))?;
+        *tx.name = Some(id.name.clone());
+        *tx.last = Some(checkpoint.clone());
+        Ok(())
     }
 }
 
@@ -204,5 +250,31 @@ mod tests {
         sink.connection.execute("UPDATE headwater_checkpoints SET log_id = x'00'", []).unwrap();
         let error = sink.load(&checkpoint(0).id, Position::MAX).unwrap_err();
         assert!(matches!(error, SinkError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn who_was_overtaken_changes_nothing_until_it_loads_or_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sqlite");
+        let id = checkpoint(0).id;
+        let mut sinks = [(); 2].map(|()| SqliteSink::open(&path).unwrap());
+        for sink in &mut sinks {
+            assert_eq!(sink.load(&id, Position::MAX).unwrap(), None);
+        }
+        let [first, second] = &mut sinks;
+        SqliteSink::commit(first.begin().unwrap(), &checkpoint(3)).unwrap();
+        let error = second.begin().unwrap_err().to_string();
+        assert!(error.contains("from no checkpoint to position 3"), "{error}");
+        SqliteSink::commit(first.begin().unwrap(), &checkpoint(4)).unwrap();
+
+        assert_eq!(second.load(&id, Position::MAX).unwrap(), Some(checkpoint(4)));
+        SqliteSink::commit(second.begin().unwrap(), &checkpoint(5)).unwrap();
+        let error = first.begin().unwrap_err();
+        assert!(matches!(error, SinkError::Overtaken { .. }), "{error}");
+
+        SqliteSink::commit(first.begin_anew().unwrap(), &checkpoint(0)).unwrap();
+        drop(first.begin().unwrap());
+        let error = second.begin().unwrap_err();
+        assert!(matches!(error, SinkError::Overtaken { .. }), "{error}");
     }
 }
