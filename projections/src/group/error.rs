@@ -66,7 +66,10 @@ impl ConsumerError {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Log { source, .. } => match source {
-                GroupError::StorageFull(_) => true,
+                // Progress that is too large shrinks as the oldest events are settled.
+                GroupError::StorageFull(_)
+                | GroupError::NoSegment(_)
+                | GroupError::TooLarge { .. } => true,
                 GroupError::Read(read) => passes(read),
                 _ => false,
             },

@@ -377,17 +377,22 @@ async fn the_log_is_read_once_for_all_members() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_found_no_space_goes_with_the_next() {
-    let log = WatchedLog::new();
-    append(&*log, &["a-1"]).await;
-    let group = open(&log).await;
-    let mut member = group.join("m").await.unwrap();
-    ack_all(member.next(1).await.unwrap());
-    log.commit_errors.lock().unwrap().push_back(GroupError::StorageFull(io_error()));
-    let error = member.commit().await.unwrap_err();
-    assert!(matches!(error, ConsumerError::Log { .. }), "{error}");
-    member.commit().await.unwrap();
-    assert!(log.state().await.slot(event("a-1", "t").slot()).is_settled(Position::FIRST));
+async fn a_commit_that_was_refused_and_changed_nothing_goes_with_the_next() {
+    let too_large = GroupError::TooLarge { group: options().name, bytes: 2, max: 1 };
+    for refusal in
+        [GroupError::StorageFull(io_error()), GroupError::NoSegment(io_error()), too_large]
+    {
+        let log = WatchedLog::new();
+        append(&*log, &["a-1"]).await;
+        let group = open(&log).await;
+        let mut member = group.join("m").await.unwrap();
+        ack_all(member.next(1).await.unwrap());
+        log.commit_errors.lock().unwrap().push_back(refusal);
+        let error = member.commit().await.unwrap_err();
+        assert!(matches!(error, ConsumerError::Log { .. }), "{error}");
+        member.commit().await.unwrap();
+        assert!(log.state().await.slot(event("a-1", "t").slot()).is_settled(Position::FIRST));
+    }
 }
 
 #[tokio::test(start_paused = true)]
