@@ -71,38 +71,45 @@ async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
 /// open.
 pub(super) async fn steward(shared: Arc<Shared>) {
     let mut failures = 0;
+    let mut again_at: Option<Instant> = None;
     let mut floors_at = later(Instant::now(), shared.floor_interval);
     while shared.check_open().is_ok() {
-        let done = match hand_over(&shared).await {
-            Ok(()) if Instant::now() >= floors_at => {
-                floors_at = later(Instant::now(), shared.floor_interval);
-                store_floors(&shared).await
+        // Only what writes waits after a failure; timers that are set meanwhile do not.
+        if again_at.is_none_or(|at| at <= Instant::now()) {
+            again_at = None;
+            match write(&shared, &mut floors_at).await {
+                Ok(()) if failures > 0 => {
+                    failures = 0;
+                    shared.set_stalled(None);
+                }
+                Ok(()) => {}
+                Err(error) if error.is_passing() => {
+                    failures += 1;
+                    again_at = Some(Instant::now() + BACKOFF.delay(failures));
+                    shared.set_stalled(Some(error));
+                }
+                Err(error) => return shared.stop(error),
             }
-            done => done,
-        };
-        let mut again_at = None;
-        match done {
-            Ok(()) if failures > 0 => {
-                failures = 0;
-                shared.set_stalled(None);
-            }
-            Ok(()) => {}
-            Err(error) if error.is_passing() => {
-                failures += 1;
-                again_at = Some(Instant::now() + BACKOFF.delay(failures));
-                shared.set_stalled(Some(error));
-            }
-            Err(error) => return shared.stop(error),
         }
         let deadline = shared.with(Coordinator::arm);
         tokio::select! {
-            () = shared.steward.notified(), if again_at.is_none() => {}
+            () = shared.steward.notified() => {}
             () = sleep_until(deadline) => {}
             () = sleep_until(again_at) => {}
-            () = tokio::time::sleep_until(floors_at) => {}
+            () = tokio::time::sleep_until(floors_at), if again_at.is_none() => {}
         }
         shared.with(|group| group.expire(Instant::now()));
     }
+}
+
+/// Hands slots over, and makes idle floors durable when it is time for them.
+async fn write(shared: &Shared, floors_at: &mut Instant) -> Result<(), ConsumerError> {
+    hand_over(shared).await?;
+    if Instant::now() < *floors_at {
+        return Ok(());
+    }
+    *floors_at = later(Instant::now(), shared.floor_interval);
+    store_floors(shared).await
 }
 
 async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {

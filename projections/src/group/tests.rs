@@ -432,6 +432,47 @@ async fn a_log_that_fails_for_a_while_stalls_the_group_and_no_more() {
     assert!(matches!(group.status().await.unwrap().phase, GroupPhase::Running));
 }
 
+/// Lets a group fail to hand slots over until `log` has no more commit errors. The first member
+/// keeps half of them; the second gets none so long.
+async fn with_a_hand_over_that_fails(log: &Arc<WatchedLog>) -> (ConsumerGroup, [Member; 2]) {
+    let streams: Vec<String> = (0..16).map(|n| format!("a-{n}")).collect();
+    let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
+    append(&**log, &streams).await;
+    let group = open(log).await;
+    let mut first = group.join("first").await.unwrap();
+    ack_all(first.next(100).await.unwrap());
+    let errors = (0..1_000).map(|_| GroupError::StorageFull(io_error()));
+    log.commit_errors.lock().unwrap().extend(errors);
+    let second = group.join("second").await.unwrap();
+    // The attempts double their distance: at 0, 0.1, 0.3, 0.7, 1.5, 3.1 and 6.3 seconds.
+    tokio::time::sleep(4 * SECOND).await;
+    append(&**log, &streams).await;
+    (group, [first, second])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_fails_holds_up_no_timer() {
+    let log = WatchedLog::new();
+    let (_group, [mut first, _second]) = with_a_hand_over_that_fails(&log).await;
+    let mut deliveries = first.next(100).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let delayed = deliveries.remove(0);
+    let position = delayed.event().position.get();
+    delayed.retry_after(SECOND / 10);
+    let again = first.next(100).await.unwrap();
+    assert_eq!(positions(&again), [position]);
+    assert!(start.elapsed() < SECOND / 5, "it came after {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_fails_is_tried_again_ever_less_often() {
+    let log = WatchedLog::new();
+    let _held = with_a_hand_over_that_fails(&log).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let attempts = 1_000 - log.commit_errors.lock().unwrap().len();
+    assert!((10..=15).contains(&attempts), "{attempts} attempts in a minute");
+}
+
 #[tokio::test(start_paused = true)]
 async fn damage_stops_the_group_and_every_waiter_learns_why() {
     let log = WatchedLog::new();
