@@ -44,7 +44,9 @@ pub struct RunnerOptions {
     pub batch_events: usize,
     /// Which events count as being there; what the log calls settled where this is `None`.
     pub visibility: Option<Visibility>,
-    /// How often a failing batch is tried again before the projection stops.
+    /// How often a failing batch, or a log that fails to be read or waited for, is tried again
+    /// before the projection stops. What trying again cannot help stops it at once, such as a
+    /// log that is closed.
     pub retries: u32,
     /// How long to wait between attempts.
     pub backoff: Backoff,
@@ -160,6 +162,7 @@ impl ProjectionRunner {
             save_at: later(Instant::now(), options.save_interval),
             options,
             unflushed: false,
+            log_failures: 0,
             behind,
             view,
             requests,

@@ -42,6 +42,9 @@ pub(super) struct Task<P: Projection> {
     /// When the cursor is committed and the sink flushed though nothing was applied.
     pub(super) save_at: Instant,
     pub(super) unflushed: bool,
+    /// How often the log failed since a page was read or a wait ended well. That its head is
+    /// known says nothing: a closed log still tells it.
+    pub(super) log_failures: u32,
     /// What it does while it is behind: catch up, or rebuild.
     pub(super) behind: ProjectionStatus,
     pub(super) view: watch::Sender<View>,
@@ -87,7 +90,11 @@ impl<P: Projection> Task<P> {
             }
             match self.page().await? {
                 Some(page) => self.take(page).await?,
-                None if self.pending.is_none() => self.idle().await,
+                None if self.pending.is_none() => {
+                    if let Err(error) = self.idle().await {
+                        self.log_failed(error).await?;
+                    }
+                }
                 None => {}
             }
             if Instant::now() >= self.save_at {
@@ -133,22 +140,28 @@ impl<P: Projection> Task<P> {
 
     /// Reads the next page, or returns `None` at the head.
     async fn page(&mut self) -> Result<Option<Page>, StopCause> {
-        let mut failures = 0;
         loop {
-            let cause = match self.try_page().await {
-                Ok(page) => return Ok(page),
-                Err(source) => StopCause::Log {
-                    projection: Arc::clone(&self.name),
-                    after: self.cursor,
-                    source,
-                },
-            };
-            failures += 1;
-            self.back_off(cause, failures).await?;
+            match self.try_page().await {
+                Ok(page) => {
+                    if page.is_some() {
+                        self.log_failures = 0;
+                    }
+                    return Ok(page);
+                }
+                Err(error) => self.log_failed(error).await?,
+            }
             if self.pending.is_some() {
                 return Ok(None);
             }
         }
+    }
+
+    /// Counts a failure of the log and waits a while, or returns the cause if it was the last.
+    async fn log_failed(&mut self, source: ReadError) -> Result<(), StopCause> {
+        let projection = Arc::clone(&self.name);
+        self.log_failures += 1;
+        let cause = StopCause::Log { projection, after: self.cursor, source };
+        self.back_off(cause, self.log_failures).await
     }
 
     async fn try_page(&mut self) -> Result<Option<Page>, ReadError> {
@@ -218,22 +231,21 @@ impl<P: Projection> Task<P> {
     }
 
     /// Waits at the head for events, a request, or the time to save.
-    async fn idle(&mut self) {
+    async fn idle(&mut self) -> Result<(), ReadError> {
         self.behind = ProjectionStatus::CatchingUp;
         self.set_status(ProjectionStatus::Running);
         let unsaved = self.cursor > self.saved || self.unflushed;
         tokio::select! {
             reached = self.log.wait_for(self.cursor.next(), self.visibility) => {
-                // A failure shows again, and is counted, when the page is read.
-                if reached.is_err() {
-                    tokio::time::sleep(self.options.backoff.first).await;
-                }
+                reached?;
+                self.log_failures = 0;
             }
             request = self.requests.recv() => {
                 self.pending = Some(request.unwrap_or(Request::Shutdown));
             }
             () = tokio::time::sleep_until(self.save_at), if unsaved => {}
         }
+        Ok(())
     }
 
     /// Saves now and then; what fails there may go better the next time, and loses nothing.

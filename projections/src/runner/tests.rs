@@ -1,7 +1,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use headwater_core::{Category, RecordedEvent};
+use async_trait::async_trait;
+use headwater_core::{
+    Append, AppendError, AppendId, Appended, Category, Durability, LogId, Page, Read,
+    RecordedEvent, Subscription,
+};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
@@ -241,6 +245,113 @@ async fn a_sink_or_a_log_that_fails_for_a_while_is_tried_again() {
     assert_eq!(all(&view), [1]);
 }
 
+/// A log whose waits fail as long as they are told to, though its head is known: like a store
+/// that is closed.
+#[derive(Debug)]
+struct DeafLog {
+    inner: Arc<WatchedLog>,
+    fault: watch::Sender<Option<ReadError>>,
+}
+
+impl DeafLog {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inner: WatchedLog::new(), fault: watch::Sender::new(None) })
+    }
+
+    async fn start(self: &Arc<Self>, sink: Counting) -> Running {
+        let (log, options) = (Arc::clone(self), RunnerOptions::default());
+        ProjectionRunner::start(log, Positions::default(), sink, options).await.unwrap()
+    }
+}
+
+#[async_trait]
+impl EventLog for DeafLog {
+    fn id(&self) -> LogId {
+        self.inner.id()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.inner.append(append).await
+    }
+
+    async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
+        self.inner.find_append(id).await
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, ReadError> {
+        self.inner.read(read).await
+    }
+
+    async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
+        self.inner.head(visibility).await
+    }
+
+    async fn wait_for(&self, at: Position, visibility: Visibility) -> Result<Position, ReadError> {
+        let mut faults = self.fault.subscribe();
+        tokio::select! {
+            biased;
+            fault = faults.wait_for(Option::is_some) => Err(fault.unwrap().clone().unwrap()),
+            reached = self.inner.wait_for(at, visibility) => reached,
+        }
+    }
+
+    fn subscribe(&self, query: Query, after: Position) -> Subscription {
+        self.inner.subscribe(query, after)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_closed_stops_the_projection_at_once_and_tells_every_waiter() {
+    let log = DeafLog::new();
+    let running = log.start(Counting::default()).await;
+    let last = append(&*log, &["a-1"]).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    let waits = running.wait_for(last.next(), SECOND);
+    let closes = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        log.fault.send_replace(Some(ReadError::Closed));
+    };
+    let (waited, ()) = tokio::join!(waits, closes);
+    let error = waited.unwrap_err();
+    assert!(matches!(error, WaitError::Stopped { reached, .. } if reached == last), "{error}");
+    let ProjectionStatus::Stopped { cause } = running.status() else {
+        panic!("{:?}", running.status());
+    };
+    let by_closing =
+        |cause: &StopCause| matches!(cause, StopCause::Log { source: ReadError::Closed, .. });
+    assert!(by_closing(&cause), "{cause}");
+    assert!(by_closing(&running.shutdown().await.err().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_at_the_head_is_tried_again_and_given_up_like_reading() {
+    let log = DeafLog::new();
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let running = log.start(sink).await;
+    // The first fault passes in time, and so does the second: success in between starts the
+    // count over. The third stays.
+    for n in 1..=2 {
+        log.fault.send_replace(Some(ReadError::Io(io_error())));
+        tokio::time::sleep(SECOND).await;
+        let ProjectionStatus::Retrying { failures, .. } = running.status() else {
+            panic!("{:?}", running.status());
+        };
+        assert_eq!(failures, 4, "after 0, 100, 300 and 700 ms");
+        log.fault.send_replace(None);
+        let last = append(&*log, &["a-1"]).await;
+        running.wait_for(last, 10 * SECOND).await.unwrap();
+        assert_eq!(all(&view), (1..=n).collect::<Vec<u64>>());
+    }
+    log.fault.send_replace(Some(ReadError::Io(io_error())));
+    let error = running.wait_for(Position::new(3), 60 * SECOND).await.unwrap_err();
+    assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_another_version_log_or_selection_built_is_refused_until_rebuilt() {
     let log = WatchedLog::new();
@@ -466,7 +577,7 @@ async fn options_out_of_bounds_are_refused() {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
-    use headwater_core::{Append, MemoryLog};
+    use headwater_core::MemoryLog;
 
     use super::*;
     use crate::group::testing::event;
