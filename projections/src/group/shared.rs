@@ -5,7 +5,7 @@
 //! that no commit is built on an ownership that is about to end: members commit beside each
 //! other, each its own slots, and whatever changes or spans ownerships goes alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,13 @@ pub(super) struct Reached {
     pub(super) over: Option<ConsumerError>,
 }
 
+/// Who tries again what the log refuses for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    Reader,
+    Steward,
+}
+
 pub(super) struct Shared {
     pub(super) log: Arc<dyn GroupLog>,
     pub(super) name: GroupName,
@@ -40,7 +47,8 @@ pub(super) struct Shared {
     pub(super) reader: Notify,
     pub(super) reader_restart: Notify,
     reached: watch::Sender<Reached>,
-    stalled: Mutex<Option<ConsumerError>>,
+    /// What each task waits out; one may recover while the other does not.
+    stalled: Mutex<BTreeMap<Task, ConsumerError>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -76,7 +84,7 @@ impl Shared {
             reader: Notify::new(),
             reader_restart: Notify::new(),
             reached: watch::Sender::new(Reached { floor, over: None }),
-            stalled: Mutex::new(None),
+            stalled: Mutex::default(),
         }
     }
 
@@ -204,16 +212,19 @@ impl Shared {
         self.with(|group| group.stop(cause));
     }
 
-    /// Notes that the log fails for now, or no longer does.
-    pub(super) fn set_stalled(&self, cause: Option<ConsumerError>) {
-        if let Some(cause) = &cause {
-            tracing::warn!(group = %self.name, %cause, "the consumer group stalls");
-        }
-        *lock(&self.stalled) = cause;
+    /// Notes that the log fails a task for now.
+    pub(super) fn stall(&self, task: Task, cause: ConsumerError) {
+        tracing::warn!(group = %self.name, ?task, %cause, "the consumer group stalls");
+        lock(&self.stalled).insert(task, cause);
+    }
+
+    /// Notes that the log no longer fails a task.
+    pub(super) fn recover(&self, task: Task) {
+        lock(&self.stalled).remove(&task);
     }
 
     pub(super) fn stalled(&self) -> Option<ConsumerError> {
-        lock(&self.stalled).clone()
+        lock(&self.stalled).values().next().cloned()
     }
 
     pub(super) fn read_failed(&self, after: Position, source: ReadError) -> ConsumerError {

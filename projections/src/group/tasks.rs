@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::commit::runs;
 use super::coordinator::{Coordinator, HandOver, ReadPlan};
 use super::error::ConsumerError;
-use super::shared::{Shared, sleep_until};
+use super::shared::{Shared, Task, sleep_until};
 use crate::clock::later;
 use crate::retry::Backoff;
 
@@ -31,7 +31,7 @@ pub(super) async fn read(shared: Arc<Shared>) {
         match read_page(&shared, plan).await {
             Ok(()) if failures > 0 => {
                 failures = 0;
-                shared.set_stalled(None);
+                shared.recover(Task::Reader);
             }
             Ok(()) => {}
             Err(source) => {
@@ -40,7 +40,7 @@ pub(super) async fn read(shared: Arc<Shared>) {
                 if !error.is_passing() {
                     return shared.stop(error);
                 }
-                shared.set_stalled(Some(error));
+                shared.stall(Task::Reader, error);
                 tokio::time::sleep(BACKOFF.delay(failures)).await;
             }
         }
@@ -80,13 +80,13 @@ pub(super) async fn steward(shared: Arc<Shared>) {
             match write(&shared, &mut floors_at).await {
                 Ok(()) if failures > 0 => {
                     failures = 0;
-                    shared.set_stalled(None);
+                    shared.recover(Task::Steward);
                 }
                 Ok(()) => {}
                 Err(error) if error.is_passing() => {
                     failures += 1;
                     again_at = Some(Instant::now() + BACKOFF.delay(failures));
-                    shared.set_stalled(Some(error));
+                    shared.stall(Task::Steward, error);
                 }
                 Err(error) => return shared.stop(error),
             }

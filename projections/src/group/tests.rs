@@ -432,6 +432,24 @@ async fn a_log_that_fails_for_a_while_stalls_the_group_and_no_more() {
     assert!(matches!(group.status().await.unwrap().phase, GroupPhase::Running));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_stays_stalled_until_both_reading_and_handing_over_succeed() {
+    let log = WatchedLog::new();
+    let (group, _members) = with_a_hand_over_that_fails(&log).await;
+    log.read_errors.lock().unwrap().push_back(headwater_core::ReadError::Io(io_error()));
+    append(&*log, &["b-1"]).await;
+    tokio::time::sleep(SECOND).await;
+    assert!(log.read_errors.lock().unwrap().is_empty());
+    assert_eq!(group.status().await.unwrap().scanned, Position::new(33), "reading has recovered");
+    let phase = group.status().await.unwrap().phase;
+    let GroupPhase::Stalled { cause: ConsumerError::Log { .. } } = phase else {
+        panic!("{phase:?}");
+    };
+    log.commit_errors.lock().unwrap().clear();
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(matches!(group.status().await.unwrap().phase, GroupPhase::Running));
+}
+
 /// Lets a group fail to hand slots over until `log` has no more commit errors. The first member
 /// keeps half of them; the second gets none so long.
 async fn with_a_hand_over_that_fails(log: &Arc<WatchedLog>) -> (ConsumerGroup, [Member; 2]) {
