@@ -1,7 +1,7 @@
 //! One reactor at work: take a batch, react to each event, commit.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +15,11 @@ use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
 use super::{ReactError, Reactor, ReactorOptions};
 use crate::clock::later;
 use crate::group::{ConsumerError, Delivery, Member, Settlement};
+use crate::retry::Backoff;
+
+/// How long to wait for further events before a commit that the log has refused is tried again.
+const COMMIT_BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
 
 pub(super) struct Drive<R: Reactor> {
     pub(super) reactor: R,
@@ -46,11 +51,19 @@ impl<R: Reactor> Drive<R> {
     }
 
     async fn work(&mut self) -> Result<(), ReactorStop> {
+        let mut failures = 0;
         loop {
+            let commit_again = async {
+                match failures {
+                    0 => pending().await,
+                    failures => tokio::time::sleep(COMMIT_BACKOFF.jittered(failures)).await,
+                }
+            };
             let deliveries = tokio::select! {
                 biased;
                 _ = self.stopping.wait_for(|&stop| stop) => return Ok(()),
                 next = self.member.next(self.options.batch_events) => next,
+                () = commit_again => Ok(Vec::new()),
             };
             let mut batch = VecDeque::from(deliveries.map_err(ReactorStop::Group)?);
             self.renew_at = later(Instant::now(), self.heartbeat);
@@ -62,14 +75,18 @@ impl<R: Reactor> Drive<R> {
                 }
             }
             match self.member.commit().await {
-                Ok(()) => {}
-                Err(error) if error.is_passing() => self.commit_failed(&error),
+                Ok(()) => failures = 0,
+                Err(error) if error.is_passing() => {
+                    failures += 1;
+                    self.commit_failed(&error);
+                }
                 Err(error) => return Err(ReactorStop::Group(error)),
             }
         }
     }
 
-    /// The acks stay in memory and go with the next commit.
+    /// The acks stay in memory and go with the next commit: after the next batch, or after a
+    /// while if there is none.
     fn commit_failed(&self, error: &ConsumerError) {
         tracing::warn!(member = self.member.name(), %error, "a commit waits for the next one");
     }

@@ -3,10 +3,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 
-use headwater_core::{EventLog, Query, Read};
+use headwater_core::{EventLog, GroupError, Query, Read};
 
 use super::*;
-use crate::group::testing::{WatchedLog, append, deliveries, open, renewals};
+use crate::group::testing::{WatchedLog, append, deliveries, io_error, open, renewals};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -225,6 +225,22 @@ async fn a_group_that_ends_during_a_batch_sees_no_further_reaction_and_counts_no
     assert_eq!(positions(&recorder.seen), [1], "only the one that was under way");
     assert_eq!(reactor.status().reacted, 0, "its event comes again");
     reactor.shutdown().await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_failed_is_tried_again_without_a_further_event() {
+    let log = WatchedLog::new();
+    let last = append_keys(&log, 3).await;
+    let errors = (0..5).map(|_| GroupError::StorageFull(io_error()));
+    log.commit_errors.lock().unwrap().extend(errors);
+    let (group, recorder) = (open(&log).await, Recorder::default());
+    let reactor = start(&group, &recorder, 1).await;
+    reactor.wait_for(last, SECOND).await.unwrap();
+    assert!(log.state().await.floor() < last, "nothing is committed yet");
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(log.state().await.floor(), last);
+    assert_eq!(positions(&recorder.seen), [1, 2, 3]);
+    reactor.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
