@@ -96,7 +96,8 @@ pub enum StartError {
     /// It was to begin with a rebuild, and that is not possible.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
-    /// The checkpoint could not be read, or the empty read model not be made.
+    /// The checkpoint could not be read, or the empty read model not be made. If it was made and
+    /// only flushing it failed, the sink may hold it or the one before.
     #[error(transparent)]
     Failed(Arc<StopCause>),
 }
@@ -188,6 +189,8 @@ fn prepare<P: Projection>(
 ) -> Result<Result<Position, CheckpointMismatch>, StopCause> {
     if begin == Begin::Rebuild {
         worker.begin_anew(true)?;
+        // A sink that starts from an older snapshot would forget the rebuild.
+        worker.flush()?;
         return Ok(Ok(Position::START));
     }
     let Some(checkpoint) = worker.load(head)? else {
@@ -320,13 +323,15 @@ impl<P: Projection> ProjectionHandle<P> {
     /// [`progress`](Self::progress) and [`wait_for`](Self::wait_for) tell how far it is.
     ///
     /// Readers see the read model grow from nothing. Its checkpoint starts over in the
-    /// transaction that empties it, so a crash on the way goes on with the rebuild.
+    /// transaction that empties it, and is flushed before this returns, so a crash on the way
+    /// goes on with the rebuild.
     ///
     /// # Errors
     ///
     /// [`RebuildError::HistoryRemoved`] if the log no longer has its beginning;
     /// [`RebuildError::Failed`] if the model cannot be emptied or the projection has stopped. The
-    /// read model is as it was.
+    /// read model is as it was. [`RebuildError::Unflushed`] if it was emptied and is being
+    /// rebuilt, but a crash may undo that.
     ///
     /// # Cancel safety
     ///

@@ -116,7 +116,8 @@ impl StopCause {
     }
 }
 
-/// Why a rebuild did not begin. The read model is as it was.
+/// Why a rebuild did not begin, or not for good. The read model is as it was, but for
+/// [`Unflushed`](Self::Unflushed).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RebuildError {
@@ -135,6 +136,10 @@ pub enum RebuildError {
     /// stopped. See to the cause and try again.
     #[error(transparent)]
     Failed(Arc<StopCause>),
+    /// The read model is empty and is being rebuilt, but its sink could not write that down. See
+    /// to the sink; once it is flushed again, the rebuild is there to stay.
+    #[error("the rebuild has begun and could not be written down, so a crash may undo it")]
+    Unflushed(#[source] Arc<StopCause>),
 }
 
 /// What a projection is doing.

@@ -123,11 +123,15 @@ impl<P: Projection> Task<P> {
     /// Empties the read model and begins with the log, if that still has its beginning.
     async fn rebuild(&mut self) -> Result<(), RebuildError> {
         check_history(&*self.log, self.visibility, &self.name).await?;
-        let emptied = self.block(|worker, _| worker.begin_anew(true)).await;
-        emptied.map_err(|cause| RebuildError::Failed(Arc::new(cause)))?;
+        // Flushed at once: a sink that starts from an older snapshot would forget the rebuild.
+        let emptied = self.block(|worker, _| {
+            worker.begin_anew(true)?;
+            Ok(worker.flush())
+        });
+        let flushed = emptied.await.map_err(|cause| RebuildError::Failed(Arc::new(cause)))?;
         self.cursor = Position::START;
         self.saved = Position::START;
-        self.unflushed = true;
+        self.unflushed = flushed.is_err();
         self.behind = ProjectionStatus::Rebuilding;
         self.view.send_modify(|view| {
             view.position = Position::START;
@@ -135,7 +139,7 @@ impl<P: Projection> Task<P> {
             view.status = ProjectionStatus::Rebuilding;
             view.meter.clear();
         });
-        Ok(())
+        flushed.map_err(|cause| RebuildError::Unflushed(Arc::new(cause)))
     }
 
     /// Reads the next page, or returns `None` at the head.

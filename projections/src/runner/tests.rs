@@ -567,6 +567,62 @@ async fn a_snapshot_saves_the_replay_and_a_damaged_one_does_not_matter() {
     assert_eq!(all(&view), [1, 2, 3, 4]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_that_has_begun_goes_on_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("positions.snapshot");
+    let log = WatchedLog::new();
+    let left = dir.path().join("left.snapshot");
+    let sink = |path| Counting { inner: MemorySink::with_snapshot(path), ..Counting::default() };
+    let last = append(&*log, &["a-1", "a-2", "a-3"]).await;
+    let running = start(&log, Positions::default(), sink(&path)).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    running.shutdown().await.unwrap();
+
+    for begin in [Begin::Resume, Begin::Rebuild] {
+        let options = RunnerOptions { begin, ..RunnerOptions::default() };
+        let running = start_with(&log, Positions::default(), sink(&path), options).await.unwrap();
+        if begin == Begin::Resume {
+            running.rebuild().await.unwrap();
+        }
+        // What a process that is killed now leaves behind.
+        std::fs::copy(&path, &left).unwrap();
+        running.wait_for(last, SECOND).await.unwrap();
+        running.shutdown().await.unwrap();
+
+        let second = sink(&left);
+        let view = second.inner.view();
+        let running = start(&log, Positions::default(), second).await;
+        running.wait_for(last, SECOND).await.unwrap();
+        assert_eq!(running.progress().await.unwrap().applied, 3, "{begin:?}");
+        assert_eq!(all(&view), [1, 2, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_that_cannot_be_written_down_says_so_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().join("lost");
+    std::fs::create_dir(&directory).unwrap();
+    let inner = MemorySink::with_snapshot(directory.join("positions.snapshot"));
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let sink = Counting { inner, ..Counting::default() };
+    let view = sink.inner.view();
+    let running = start(&log, Positions::default(), sink).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let error = running.rebuild().await.unwrap_err();
+    assert!(error.to_string().contains("a crash may undo it"), "{error}");
+    let last = append(&*log, &["a-1"]).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2, 3]);
+    std::fs::create_dir(&directory).unwrap();
+    running.rebuild().await.unwrap();
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2, 3]);
+}
+
 #[tokio::test]
 async fn options_out_of_bounds_are_refused() {
     let options = RunnerOptions { batch_events: 0, ..RunnerOptions::default() };
