@@ -41,12 +41,22 @@ pub struct Checkpoint {
 
 /// Why a checkpoint cannot be continued from. Nothing was changed.
 ///
-/// The remedy is the same for all but a lost log: start with
+/// The remedy is the same for all but another projection's read model and a lost log: start with
 /// [`Begin::Rebuild`](crate::Begin::Rebuild), which drops the read model and applies everything
 /// again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointMismatch {
+    /// The read model is another projection's.
+    #[error(
+        "the read model is of projection {stored}, and this is projection {given}; give each a sink of its own or rebuild"
+    )]
+    Name {
+        /// The projection of the checkpoint.
+        stored: String,
+        /// The projection that was given.
+        given: String,
+    },
     /// The read model was built from another log.
     #[error(
         "the read model of {projection} was built from log {stored}, and this is log {given}; open the right log or rebuild"
@@ -107,6 +117,12 @@ impl Checkpoint {
     pub fn check(&self, given: &ProjectionId, head: Position) -> Result<(), CheckpointMismatch> {
         let projection = given.name.clone();
         let stored = &self.id;
+        if stored.name != given.name {
+            return Err(CheckpointMismatch::Name {
+                stored: stored.name.clone(),
+                given: projection,
+            });
+        }
         if stored.log != given.log {
             return Err(CheckpointMismatch::Log {
                 projection,
@@ -155,6 +171,8 @@ mod tests {
             change(&mut given);
             stored.check(&given, head).unwrap_err().to_string()
         };
+        let name = other(|id| id.name = "q".into());
+        assert!(name.contains("projection p") && name.contains("projection q"), "{name}");
         let version = other(|id| id.version = 2);
         assert!(version.contains("version 1") && version.contains("version 2"), "{version}");
         let log = other(|id| id.log = LogId::from_bytes([2; 16]));

@@ -55,6 +55,7 @@ impl Sink for Counting {
 /// Records positions by stream; fails or panics at one of them.
 #[derive(Clone)]
 struct Positions {
+    name: &'static str,
     version: u32,
     selection: Query,
     fails_at: u64,
@@ -65,6 +66,7 @@ struct Positions {
 impl Default for Positions {
     fn default() -> Self {
         Self {
+            name: "positions",
             version: 1,
             selection: Query::all(),
             fails_at: 0,
@@ -78,7 +80,7 @@ impl Projection for Positions {
     type Sink = Counting;
 
     fn name(&self) -> &'static str {
-        "positions"
+        self.name
     }
 
     fn version(&self) -> u32 {
@@ -353,7 +355,7 @@ async fn waiting_at_the_head_is_tried_again_and_given_up_like_reading() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_version_log_or_selection_built_is_refused_until_rebuilt() {
+async fn what_another_projection_version_log_or_selection_built_is_refused_until_rebuilt() {
     let log = WatchedLog::new();
     let last = append(&*log, &["a-1", "a-2"]).await;
     let running = start(&log, Positions::default(), Counting::default()).await;
@@ -362,12 +364,14 @@ async fn what_another_version_log_or_selection_built_is_refused_until_rebuilt() 
 
     let other = WatchedLog::new();
     append(&*other, &["a-1", "a-2"]).await;
+    let stranger = Positions { name: "strangers", ..Positions::default() };
     let newer = Positions { version: 2, ..Positions::default() };
     let narrower = Positions {
         selection: Query::category(Category::new("a").unwrap()),
         ..Positions::default()
     };
-    let refusals: [(&Arc<WatchedLog>, Positions, &str); 3] = [
+    let refusals: [(&Arc<WatchedLog>, Positions, &str); 4] = [
+        (&log, stranger, "of projection positions, and this is projection strangers"),
         (&log, newer, "version 1, and this is version 2"),
         (&other, Positions::default(), "open the right log"),
         (&log, narrower, "selection"),

@@ -39,7 +39,8 @@ pub trait Sink: Sized + Send + 'static {
     ///
     /// A sink whose content is only a cache may return `None` for a checkpoint that does not
     /// fit `id` or lies beyond `head`, and then begins empty. Others return what they have, and
-    /// the runner refuses it.
+    /// the runner refuses it. A sink with room for a single read model returns its checkpoint even
+    /// if it is another projection's: after `None` the two would mix.
     ///
     /// # Errors
     ///

@@ -32,8 +32,6 @@ pub(super) enum SnapshotFault {
     Checksum { stored: u32, found: u32 },
     #[error("it cannot be decoded: {0}")]
     Decode(#[from] CodecError),
-    #[error("it is of projection {0}")]
-    Name(String),
     #[error(transparent)]
     Mismatch(#[from] CheckpointMismatch),
 }
@@ -51,9 +49,6 @@ pub(super) fn read<S: DeserializeOwned>(
     };
     let (checkpoint, state) = parse(&bytes)?;
     let checkpoint: Checkpoint = Bincode::decode(checkpoint)?;
-    if checkpoint.id.name != id.name {
-        return Err(SnapshotFault::Name(checkpoint.id.name));
-    }
     checkpoint.check(id, head)?;
     Ok(Some((checkpoint, Bincode::decode_verified(state)?)))
 }
