@@ -190,18 +190,18 @@ fn groups_show_floor_lag_and_slots() {
 archive
   floor       6
   lag         0 events
-  generation  0
+  generation  4
   selection   everything
   SLOTS   FLOOR  GENERATION  SETTLED ABOVE
-  0-1023      6           0  -
+  0-1023      6           4  -
 mailer
   floor       1
   lag         5 events
-  generation  1
+  generation  2
   selection   type placed
   SLOTS     FLOOR  GENERATION  SETTLED ABOVE
-  0-511         2           1  4-5
-  512-1023      1           1  -
+  0-511         2           2  4-5
+  512-1023      1           2  -
 ";
     let groups = place.look("groups", &[]);
     assert_eq!((groups.code, groups.out.as_str()), (0, expected));
@@ -209,13 +209,13 @@ mailer
     assert_eq!(
         mailer,
         &json!({
-            "name": "mailer", "floor": 1, "lag": 5, "generation": 1, "start": 1,
+            "name": "mailer", "floor": 1, "lag": 5, "generation": 2, "start": 1,
             "selection": [{"types": ["placed"]}],
             "runs": [
                 {"first_slot": 0, "last_slot": 511, "floor": 2, "settled": [[4, 5]],
-                 "generation": 1},
+                 "generation": 2},
                 {"first_slot": 512, "last_slot": 1023, "floor": 1, "settled": [],
-                 "generation": 1},
+                 "generation": 2},
             ],
         })
     );
