@@ -1,6 +1,7 @@
 //! `headwater tail --follow`: beside a writer, across segments, and across writers.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
@@ -51,9 +52,8 @@ fn following_ends_with_damage_and_does_not_wait_for_ever() {
     assert_eq!(number(&live.line()), 3);
     let stat = &place.look("stat", &["--json"]).json()[0];
     let used = usize::try_from(stat["segments"][0]["used_bytes"].as_u64().unwrap()).unwrap();
-    let segment = place.segment();
-    let mut bytes = fs::read(&segment).unwrap();
-    bytes[used..used + 512].fill(0xa5);
-    fs::write(segment, bytes).unwrap();
+    // In place: a file that is written anew is empty for a moment, and somebody follows it.
+    let segment = fs::OpenOptions::new().write(true).open(place.segment()).unwrap();
+    segment.write_all_at(&[0xa5; 512], used as u64).unwrap();
     assert_eq!(live.end(), 4);
 }
