@@ -197,9 +197,7 @@ impl Scan {
     /// Goes to the next record by the index, which knows its frame.
     fn seek(&mut self) -> Result<Open, ReadError> {
         let segment = &self.segments[self.at];
-        let all = crate::index::Terms::of(&headwater_core::Query::all());
-        let chunk = segment.index().ascending(&all, self.next, self.next, 1);
-        let Some(at) = chunk.candidates.first().copied() else {
+        let Some(at) = segment.index().find(self.next) else {
             let missing = crate::format::record::RecordFault::Truncated(0);
             return Err(segment.damaged(self.next, segment.end(), &missing));
         };

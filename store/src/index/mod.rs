@@ -122,6 +122,12 @@ impl SegmentIndex {
         self.next_delta()
     }
 
+    /// Returns where the event at a position lies, if it is in this segment.
+    pub(crate) fn find(&self, position: Position) -> Option<Location> {
+        let delta = u32::try_from(position.events_since(self.base)?).ok()?;
+        (delta < self.len()).then(|| self.location(delta))
+    }
+
     fn location(&self, delta: u32) -> Location {
         let frame = self.frames.partition_point(|&(first, _)| first <= delta) - 1;
         Location {
