@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use headwater_core::{
     Append, AppendError, AppendId, Appended, Durability, EventLog, Generation, GroupError,
     GroupLog, GroupName, GroupState, LogId, Page, Position, Query, Read, ReadError, Revision,
-    SlotCommit, SlotRange, Start, StreamId, Subscription, Visibility,
+    SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use crate::catalog::CatalogFile;
@@ -57,6 +57,8 @@ struct Inner {
     path: PathBuf,
     durability: Durability,
     segment_bytes: u64,
+    /// How many append ids are remembered.
+    window: usize,
     report: RecoveryReport,
     view: Arc<View>,
     writer: Arc<Writer>,
@@ -96,7 +98,9 @@ impl Store {
     ///
     /// # Complexity
     ///
-    /// Linear in the size of the log: the indexes in memory are rebuilt.
+    /// Linear in what was written since the newest segment was begun or the store was closed, at
+    /// most one segment: sealed segments are opened when they are read, and have their indexes in
+    /// files. Where such a file is missing, whoever reads first waits for it to be built.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         let fs: Arc<dyn Fs> = Arc::new(RealFs);
         Self::open_on(&fs, path.as_ref(), options)
@@ -110,7 +114,8 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let options = options.checked()?;
         let opened = open::open(fs, path, &options)?;
-        let Opened { id, lock, catalog, tail, window, offsets, report } = opened;
+        let Opened { id, lock, catalog, tail, offsets, report } = opened;
+        let window = options.idempotency_window;
         let view = Arc::new(View::new(tail.segments(), report.head));
         let writer =
             Writer::new(tail, Arc::clone(&view), options.durability, window, options.segment_bytes);
@@ -132,6 +137,7 @@ impl Store {
             path: path.to_owned(),
             durability: options.durability,
             segment_bytes: options.segment_bytes,
+            window,
             report,
             view,
             writer,
@@ -170,6 +176,20 @@ impl Store {
     /// [`ReadError`] if the page lies outside the log or cannot be read.
     pub fn read_blocking(&self, read: &Read) -> Result<Page, ReadError> {
         self.inner.view.read(read)
+    }
+
+    /// Returns the last position that was committed at `time` or before, so that reading after it
+    /// gives what was committed later. Commit times never go back, and are this log's own.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the log cannot be read.
+    ///
+    /// # Complexity
+    ///
+    /// A binary search over segments, then over one event in a thousand, then over those.
+    pub fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        self.inner.view.position_at(time)
     }
 
     /// Walks over all events after a position without copying them, up to the head as it is now.
@@ -310,7 +330,8 @@ impl EventLog for Store {
     }
 
     async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
-        Ok(self.inner.writer.find(id))
+        let found = self.inner.view.find_append(id, self.inner.window)?;
+        Ok(found.map(|known| Appended { deduplicated: true, ..known.appended }))
     }
 
     async fn read(&self, read: Read) -> Result<Page, ReadError> {

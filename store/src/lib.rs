@@ -22,10 +22,10 @@ mod offsets;
 mod open;
 mod options;
 mod read_only;
-mod rebuild;
 mod recovery;
 mod scan;
 mod segment;
+mod segments;
 mod tail;
 #[cfg(test)]
 mod tests;

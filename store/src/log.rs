@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use headwater_core::{LogId, Position, Timestamp};
 
@@ -15,43 +15,7 @@ use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
 use crate::fs::{Access, Fs, is_temporary, write_file};
 use crate::recovery::{self, Damage, Tail, Walked};
 use crate::segment::Segment;
-
-/// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
-#[derive(Debug)]
-pub(crate) struct Segments(RwLock<Arc<Vec<Arc<Segment>>>>);
-
-impl Segments {
-    pub(crate) fn new(segments: Vec<Arc<Segment>>) -> Self {
-        Self(RwLock::new(Arc::new(segments)))
-    }
-
-    pub(crate) fn list(&self) -> Arc<Vec<Arc<Segment>>> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Adds the segment that is written from now on.
-    pub(crate) fn push(&self, segment: Arc<Segment>) {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut longer = Vec::clone(&list);
-        longer.push(segment);
-        *list = Arc::new(longer);
-    }
-
-    /// Drops the segments before the one with the id `first` from the list and returns them.
-    pub(crate) fn keep_from(&self, first: u64) -> Vec<Arc<Segment>> {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut older = Vec::clone(&list);
-        let kept = older.split_off(older.partition_point(|s| s.header.id < first));
-        *list = Arc::new(kept);
-        older
-    }
-}
-
-/// Returns the index of the segment that holds `position`, among segments that are ordered by
-/// base; the first one where it lies before all.
-pub(crate) fn holding(segments: &[Arc<Segment>], position: Position) -> usize {
-    segments.partition_point(|segment| segment.header.base <= position).saturating_sub(1)
-}
+use crate::segments::bound;
 
 /// Where a log lies and to which store it belongs.
 #[derive(Clone, Debug)]
@@ -77,15 +41,42 @@ impl LogDir {
         Ok(found)
     }
 
+    /// Reads the header block of a segment and checks it against the file's name and size.
+    pub(crate) fn header(
+        &self,
+        base: Position,
+        id: u64,
+        name: &str,
+    ) -> Result<SegmentHeader, OpenError> {
+        let path = self.path().join(name);
+        let io = |action| OpenError::io(action, &path);
+        let file = self.fs.open(&path, Access::Read).map_err(io("open"))?;
+        let size = file.size().map_err(io("size"))?;
+        let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
+        file.read_at(&mut block, 0).map_err(io("read"))?;
+        let header =
+            SegmentHeader::decode(&block).map_err(|fault| file_fault(path.clone(), &fault))?;
+        let detail = if header.store != self.store {
+            format!("it belongs to store {}, not {}", header.store, self.store)
+        } else if (header.kind, header.base, header.id) != (self.kind, base, id) {
+            format!("its header says {:?} {}", header.kind, header.file_name())
+        } else if header.capacity_bytes != size {
+            format!("it has {size} bytes, and its header says {}", header.capacity_bytes)
+        } else {
+            return Ok(header);
+        };
+        Err(OpenError::File { path, detail })
+    }
+
     /// Opens the segment that follows a log which is being read.
     pub(crate) fn open_next(
         &self,
         (base, id, name): (Position, u64, &str),
         log: &Recovered,
     ) -> Result<Segment, OpenError> {
-        let header = header(self, base, id, name)?;
+        let header = self.header(base, id, name)?;
         let path = self.path().join(name);
-        check_chain(&header, log, &path)?;
+        check_chain(&header, &log.end, &path)?;
         let file = self.fs.open(&path, Access::Read).map_err(OpenError::io("open", &path))?;
         Segment::new(header, path.clone(), file).map_err(OpenError::io("map", path))
     }
@@ -107,7 +98,10 @@ pub struct Cut {
 /// A log after recovery.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) segments: Vec<Arc<Segment>>,
+    /// The segments that nobody writes to any more, oldest first.
+    pub(crate) sealed: Vec<(Position, u64)>,
+    /// The newest segment, as far as it counts.
+    pub(crate) active: Option<Arc<Segment>>,
     pub(crate) end: Walked,
     pub(crate) cut: Option<Cut>,
     /// Why a reader may go no further, where a writer would have been refused.
@@ -117,7 +111,8 @@ pub(crate) struct Recovered {
 impl Recovered {
     /// A log before its first segment.
     pub(crate) fn empty() -> Self {
-        Self { segments: Vec::new(), end: Walked::START, cut: None, damage: None }
+        let (sealed, end) = (Vec::new(), Walked::START);
+        Self { sealed, active: None, end, cut: None, damage: None }
     }
 }
 
@@ -132,12 +127,21 @@ pub(crate) enum Purpose {
     Read,
 }
 
-/// Opens a log: checks every segment against its name, its header and the one before, and walks
-/// the frames.
+/// Which segments are walked when a log is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    All,
+    /// Only the newest, and that only behind what its index file covers. The others are checked
+    /// when they are read.
+    Newest,
+}
+
+/// Opens a log: checks the names of all segments, and walks the frames of those that `depth`
+/// says, each checked against its name, its header and the one before.
 pub(crate) fn recover(
     dir: &LogDir,
     entry: &LogEntry,
-    purpose: Purpose,
+    (purpose, depth): (Purpose, Depth),
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, OpenError> {
     let Found { names, gap } = find(dir, entry, purpose)?;
@@ -148,17 +152,24 @@ pub(crate) fn recover(
     for (at, (base, id, name)) in names.iter().enumerate() {
         // Rolling syncs a segment before the next one gets its name.
         let sealed_before = names.get(at + 1).map(|(next, ..)| next.previous());
+        if sealed_before.is_some() {
+            recovered.sealed.push((*base, *id));
+            if depth == Depth::Newest {
+                continue;
+            }
+        }
         let last_known = match gap {
             None => entry.durable.max(base.previous()),
             Some(_) => base.previous(),
         };
-        let opened = header(dir, *base, *id, name).and_then(|header| {
-            if recovered.segments.is_empty() {
+        let opened = dir.header(*base, *id, name).and_then(|header| {
+            if at == 0 || depth == Depth::Newest {
                 recovered.end = Walked::before(&header);
             }
             let known = sealed_before.unwrap_or(last_known);
             recovered.end.durable = recovered.end.durable.max(known);
-            let step = Step { dir, header: &header, is_active: sealed_before.is_none(), purpose };
+            let is_active = sealed_before.is_none();
+            let step = Step { dir, header: &header, is_active, purpose, depth };
             open_segment(&step, &mut recovered, visit)
         });
         match (opened, purpose) {
@@ -166,6 +177,12 @@ pub(crate) fn recover(
             (Err(error), Purpose::Write) => return Err(error),
             // A reader has what lies before the damage.
             (Err(error), Purpose::Read) => {
+                if recovered.active.is_none() && depth == Depth::Newest {
+                    recovered.end.next = *base;
+                }
+                if recovered.end.next <= *base && sealed_before.is_some() {
+                    recovered.sealed.pop();
+                }
                 recovered.damage = Some(error);
                 return Ok(recovered);
             }
@@ -206,7 +223,8 @@ fn tidy(dir: &LogDir, entry: &LogEntry) -> Result<(), OpenError> {
     let path = dir.path();
     for name in dir.fs.list(&path).map_err(OpenError::io("list", &path))? {
         let file = path.join(&name);
-        match parse_file_name(&name) {
+        // An index file is called like its segment.
+        match parse_file_name(&name.replace(".idx", ".seg")) {
             Some((_, id)) if id >= entry.first_segment => {}
             None if !is_temporary(&name) => {
                 tracing::warn!(file = %file.display(), "not a file of the store");
@@ -217,33 +235,13 @@ fn tidy(dir: &LogDir, entry: &LogEntry) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Reads the header block of a segment and checks it against the file's name and size.
-fn header(dir: &LogDir, base: Position, id: u64, name: &str) -> Result<SegmentHeader, OpenError> {
-    let path = dir.path().join(name);
-    let io = |action| OpenError::io(action, &path);
-    let file = dir.fs.open(&path, Access::Read).map_err(io("open"))?;
-    let size = file.size().map_err(io("size"))?;
-    let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
-    file.read_at(&mut block, 0).map_err(io("read"))?;
-    let header = SegmentHeader::decode(&block).map_err(|fault| file_fault(path.clone(), &fault))?;
-    let detail = if header.store != dir.store {
-        format!("it belongs to store {}, not {}", header.store, dir.store)
-    } else if (header.kind, header.base, header.id) != (dir.kind, base, id) {
-        format!("its header says {:?} {}", header.kind, header.file_name())
-    } else if header.capacity_bytes != size {
-        format!("it has {size} bytes, and its header says {}", header.capacity_bytes)
-    } else {
-        return Ok(header);
-    };
-    Err(OpenError::File { path, detail })
-}
-
 /// One segment on the way through a log.
 struct Step<'a> {
     dir: &'a LogDir,
     header: &'a SegmentHeader,
     is_active: bool,
     purpose: Purpose,
+    depth: Depth,
 }
 
 /// Opens and walks a segment. It belongs to the log up to damage, even where this is an error.
@@ -254,7 +252,7 @@ fn open_segment(
 ) -> Result<(), OpenError> {
     let Step { dir, header, .. } = *step;
     let path = dir.path().join(header.file_name());
-    check_chain(header, recovered, &path)?;
+    check_chain(header, &recovered.end, &path)?;
     let writes = step.is_active && step.purpose == Purpose::Write;
     let access = if writes { Access::Write } else { Access::Read };
     let file = dir.fs.open(&path, access).map_err(OpenError::io("open", &path))?;
@@ -271,6 +269,10 @@ fn open_segment(
     } else {
         Cow::Borrowed(segment.whole().map_err(OpenError::io("read", &path))?)
     };
+    recovered.end = recovered.end.in_next_segment();
+    if step.depth == Depth::Newest {
+        go_on_behind_index(dir, &segment, &mut recovered.end);
+    }
     let (walked, tail) =
         recovery::walk(&whole, &segment.seed, recovered.end, |offset, frame, body| {
             visit(&segment, offset, frame, body)
@@ -289,7 +291,9 @@ fn open_segment(
         Err(damage) => Err(damage),
     };
     let segment = Arc::new(segment);
-    recovered.segments.push(Arc::clone(&segment));
+    if step.is_active {
+        recovered.active = Some(Arc::clone(&segment));
+    }
     let torn = torn.map_err(|damage| damaged(path, &damage))?;
     if let Some((from, to)) = torn {
         recovered.cut = Some(cut(dir, &segment, from, to)?);
@@ -298,6 +302,28 @@ fn open_segment(
         prove(&segment, &mut recovered.end)?;
     }
     Ok(())
+}
+
+/// Takes what the index file of a segment covers for walked. All of it was durable before that
+/// file was written.
+fn go_on_behind_index(dir: &LogDir, segment: &Segment, end: &mut Walked) {
+    match bound(dir, segment, None) {
+        Ok(index) => {
+            let covered = index.header().covered;
+            *end = Walked {
+                end: covered.end,
+                next: segment.position(covered.events),
+                word: covered.word,
+                frames: covered.frames,
+                epoch: covered.epoch,
+                commit_time: covered.commit_time,
+                durable: end.durable.max(segment.position(covered.events).previous()),
+                unproven: covered.end,
+            };
+            segment.adopt(Arc::new(index));
+        }
+        Err(reason) => tracing::debug!(segment = %segment.path.display(), reason, "no index"),
+    }
 }
 
 /// Writes the frames again that nobody called durable, and syncs. Where an old map of the file
@@ -317,21 +343,11 @@ fn prove(segment: &Segment, end: &mut Walked) -> Result<(), OpenError> {
 }
 
 /// Checks that a segment follows the one before.
-fn check_chain(
-    header: &SegmentHeader,
-    recovered: &Recovered,
-    path: &Path,
-) -> Result<(), OpenError> {
-    let end = &recovered.end;
-    let previous_id = match recovered.segments.last() {
-        Some(previous) => previous.header.id,
-        None => header.previous_id,
-    };
+fn check_chain(header: &SegmentHeader, end: &Walked, path: &Path) -> Result<(), OpenError> {
     let follows = header.base == end.next
         && header.previous_word == end.word
-        && header.previous_id == previous_id
         && header.frames_before == end.frames
-        && (header.id == 1) == (header.previous_id == 0);
+        && header.previous_id + 1 == header.id;
     if follows {
         return Ok(());
     }

@@ -46,13 +46,14 @@ impl Map {
         &self.inner[..end]
     }
 
-    /// Reads the pages below `end` in, so that a device that fails gives an error here and not a
+    /// Reads the pages of a range in, so that a device that fails gives an error here and not a
     /// signal later. Kernels before Linux 5.14 cannot; there it does nothing.
-    pub(crate) fn populate(&self, end: u64) -> io::Result<()> {
+    pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         {
-            let end = usize::try_from(end).unwrap_or(usize::MAX).min(self.inner.len());
-            match self.inner.advise_range(memmap2::Advice::PopulateRead, 0, end) {
+            let narrow = |at| usize::try_from(at).unwrap_or(usize::MAX).min(self.inner.len());
+            let (from, to) = (narrow(from), narrow(to));
+            match self.inner.advise_range(memmap2::Advice::PopulateRead, from, to - from) {
                 Err(error)
                     if error.raw_os_error() != Some(rustix::io::Errno::INVAL.raw_os_error()) =>
                 {

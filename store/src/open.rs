@@ -13,12 +13,11 @@ use crate::format::catalog::{Catalog, LogEntry};
 use crate::format::identity::Identity;
 use crate::format::segment::LogKind;
 use crate::fs::{Fs, FsFile, is_temporary, read_file, write_file};
-use crate::log::{Cut, LogDir, Purpose, Recovered, recover};
+use crate::index::add_frame;
+use crate::log::{Cut, Depth, LogDir, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
 use crate::options::{OpenMode, Options};
-use crate::rebuild::Rebuild;
 use crate::tail::{Layout, LogTail};
-use crate::writer::Window;
 
 pub(crate) const STORE_FILE: &str = "STORE";
 const LOCK_FILE: &str = "LOCK";
@@ -46,7 +45,6 @@ pub(crate) struct Opened {
     pub(crate) lock: Arc<dyn FsFile>,
     pub(crate) catalog: Arc<CatalogFile>,
     pub(crate) tail: LogTail,
-    pub(crate) window: Window,
     pub(crate) offsets: Offsets,
     pub(crate) report: RecoveryReport,
 }
@@ -70,22 +68,24 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let mut catalog = catalog::read(fs.as_ref(), root, identity.id)?;
     let dir = |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
 
-    let mut rebuild = Rebuild::new(Some(Window::new(options.idempotency_window)));
     let events = dir(LogKind::Events);
-    let recovered = open_log(&events, &catalog.events, |segment, offset, frame, body| {
-        rebuild.frame(segment, offset, frame, body)
-    })?
-    .unwrap_or_else(Recovered::empty);
+    let recovered =
+        open_log(&events, &catalog.events, Depth::Newest, |segment, offset, frame, body| {
+            add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
+        })?
+        .unwrap_or_else(Recovered::empty);
     let mut groups = Groups::new();
     let offsets = dir(LogKind::Offsets);
     let recovered_offsets =
-        open_log(&offsets, &catalog.offsets, |_, _, frame, body| fold(&mut groups, frame, body))?;
+        open_log(&offsets, &catalog.offsets, Depth::All, |_, _, frame, body| {
+            fold(&mut groups, frame, body)
+        })?;
 
     let report = RecoveryReport {
         created,
         clean: catalog.clean,
         head: recovered.end.next.previous(),
-        segments: recovered.segments.len().max(1),
+        segments: recovered.sealed.len() + 1,
         cuts: [Some(&recovered), recovered_offsets.as_ref()]
             .into_iter()
             .flatten()
@@ -98,13 +98,14 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
         capacity_bytes: options.segment_bytes,
         preallocation: options.preallocation,
         epoch: catalog.epoch,
+        open_max: options.open_segments,
     };
     catalog.clean = false;
     catalog.events.durable = catalog.events.durable.max(recovered.end.durable);
     let catalog = Arc::new(CatalogFile::open(fs.as_ref(), root, catalog)?);
     // The epoch is durable before anything is written in it, and so is what recovery found.
     catalog.update(|_| {}).map_err(OpenError::io("write", root.join(catalog::FILE_NAME)))?;
-    let is_new = recovered.segments.is_empty();
+    let is_new = recovered.active.is_none();
     let tail = LogTail::open(events, Arc::clone(&catalog), recovered, layout)?;
     if is_new {
         tail.note();
@@ -112,8 +113,7 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let shared = Arc::clone(&catalog);
     let durability = options.durability;
     let offsets = Offsets::open(offsets, shared, recovered_offsets, groups, (durability, layout))?;
-    let window = rebuild.into_window().expect("it was given one");
-    Ok(Opened { id: identity.id, lock, catalog, tail, window, offsets, report })
+    Ok(Opened { id: identity.id, lock, catalog, tail, offsets, report })
 }
 
 /// Looks what the directory holds and whether the mode allows it.
@@ -140,6 +140,7 @@ fn parent_of(root: &Path) -> &Path {
 fn open_log(
     dir: &LogDir,
     entry: &LogEntry,
+    depth: Depth,
     mut visit: impl FnMut(
         &crate::segment::Segment,
         u64,
@@ -155,7 +156,7 @@ fn open_log(
         dir.fs.create_dir(&path).map_err(OpenError::io("create", &path))?;
         dir.fs.sync_dir(&dir.root).map_err(OpenError::io("sync", &dir.root))?;
     }
-    recover(dir, entry, Purpose::Write, &mut visit).map(Some)
+    recover(dir, entry, (Purpose::Write, depth), &mut visit).map(Some)
 }
 
 /// Returns whether a directory exists.

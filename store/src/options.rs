@@ -38,9 +38,13 @@ pub struct Options {
     /// How segments get their space.
     pub preallocation: Preallocation,
     /// How many appends with an append id are remembered, newest first: as long as it is among
-    /// them, repeating one returns its first result. Each takes about 100 bytes of memory. The
-    /// default is 100,000.
+    /// them, repeating one returns its first result. They take no memory; an id that is new is
+    /// looked for in each segment that holds one of them. The default is 100,000.
     pub idempotency_window: usize,
+    /// How many sealed segments are kept open, mapped together with their indexes. Each takes a
+    /// few kilobytes of memory and two of the process's maps (65,530 by Linux's default). Reading
+    /// opens others as it needs them. The default is 4,096.
+    pub open_segments: usize,
 }
 
 impl Default for Options {
@@ -51,6 +55,7 @@ impl Default for Options {
             segment_bytes: 128 * 1024 * 1024,
             preallocation: Preallocation::Auto,
             idempotency_window: 100_000,
+            open_segments: 4096,
         }
     }
 }
@@ -67,6 +72,9 @@ impl Options {
             );
         }
         self.segment_bytes = self.segment_bytes.next_multiple_of(BLOCK_BYTES as u64);
+        if self.open_segments == 0 {
+            return invalid("open_segments", 0, "use at least 1");
+        }
         if let Durability::Interval { every, bytes } = self.durability {
             if every.is_zero() {
                 return invalid("durability.every", 0, "use more than zero, or Durability::Sync");

@@ -13,14 +13,17 @@ use crate::format::catalog::Catalog;
 use crate::format::frame;
 use crate::format::identity::Identity;
 use crate::format::is_zero;
-use crate::format::segment::{FRAMES_AT, LogKind};
+use crate::format::segment::LogKind;
 use crate::fs::{Fs, RealFs};
 use crate::handle::scan;
-use crate::log::{LogDir, Purpose, Recovered, Segments, recover};
+use crate::index::add_frame;
+use crate::log::{Depth, LogDir, Purpose, Recovered, recover};
 use crate::offsets::{Groups, fold};
 use crate::open;
-use crate::rebuild::Rebuild;
+use crate::options::Options;
 use crate::scan::Scan;
+use crate::segment::Segment;
+use crate::segments::{Segments, bound};
 use crate::view::View;
 
 /// How often a walk is repeated that may have met a frame being written.
@@ -29,8 +32,9 @@ const ATTEMPTS_MAX: usize = 5;
 /// A store that is only read.
 ///
 /// It sees every event that was committed when it was opened or [refreshed](Self::refresh), in
-/// order and without a gap. Where the store is damaged it ends before the damage, and
-/// [`damage`](Self::damage) says so.
+/// order and without a gap. Where the newest segment is damaged, or one is missing, it ends before
+/// that, and [`damage`](Self::damage) says so; damage in older ones is an error of the read that
+/// meets it.
 #[derive(Debug)]
 pub struct ReadOnlyStore {
     identity: Identity,
@@ -39,7 +43,6 @@ pub struct ReadOnlyStore {
     log: Recovered,
     segments: Arc<Segments>,
     view: Arc<View>,
-    rebuild: Rebuild,
     groups: Vec<GroupState>,
     groups_damage: Option<OpenError>,
     /// How often in a row the end of the log held something that is no frame.
@@ -55,16 +58,31 @@ impl ReadOnlyStore {
     ///
     /// # Complexity
     ///
-    /// Linear in the size of the log: the indexes in memory are rebuilt.
+    /// Linear in what was written since the newest segment was begun or the store was closed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let fs: Arc<dyn Fs> = Arc::new(RealFs);
-        Self::open_on(&fs, path.as_ref())
+        Self::open_on(&fs, path.as_ref(), Depth::Newest)
     }
 
-    pub(crate) fn open_on(fs: &Arc<dyn Fs>, root: &Path) -> Result<Self, OpenError> {
+    /// Opens a store for reading, after a walk over every frame of it: checksums, positions, and
+    /// the chain that joins them. Then [`damage`](Self::damage) knows all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if there is no store, or nothing of it can be read.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the size of the log.
+    pub fn open_and_walk(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        Self::open_on(&fs, path.as_ref(), Depth::All)
+    }
+
+    fn open_on(fs: &Arc<dyn Fs>, root: &Path, depth: Depth) -> Result<Self, OpenError> {
         let mut attempt = 1;
         loop {
-            let opened = Self::attempt(fs, root);
+            let opened = Self::attempt(fs, root, depth);
             let settled = matches!(&opened, Ok(store)
                 if store.log.damage.is_none() && store.groups_damage.is_none());
             if settled || attempt == ATTEMPTS_MAX {
@@ -75,18 +93,19 @@ impl ReadOnlyStore {
         }
     }
 
-    fn attempt(fs: &Arc<dyn Fs>, root: &Path) -> Result<Self, OpenError> {
+    fn attempt(fs: &Arc<dyn Fs>, root: &Path, depth: Depth) -> Result<Self, OpenError> {
         let (identity, catalog) = open::read_only(fs.as_ref(), root)?;
         let dir =
             |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
         let events = dir(LogKind::Events);
-        let mut rebuild = Rebuild::new(None);
         let log = if open::exists(fs.as_ref(), &events.path())? {
             recover(
                 &events,
                 &catalog.events,
-                Purpose::Read,
-                &mut |segment, offset, frame, body| rebuild.frame(segment, offset, frame, body),
+                (Purpose::Read, depth),
+                &mut |segment, offset, frame, body| {
+                    add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
+                },
             )?
         } else {
             Recovered::empty()
@@ -95,13 +114,21 @@ impl ReadOnlyStore {
         let mut groups_damage = None;
         let offsets = dir(LogKind::Offsets);
         if open::exists(fs.as_ref(), &offsets.path())? {
-            let folded =
-                recover(&offsets, &catalog.offsets, Purpose::Read, &mut |_, _, frame, body| {
-                    fold(&mut groups, frame, body)
-                })?;
+            let folded = recover(
+                &offsets,
+                &catalog.offsets,
+                (Purpose::Read, Depth::All),
+                &mut |_, _, frame, body| fold(&mut groups, frame, body),
+            )?;
             groups_damage = folded.damage;
         }
-        let segments = Arc::new(Segments::new(log.segments.clone()));
+        let segments = Arc::new(Segments::new(
+            events.clone(),
+            Purpose::Read,
+            Options::default().open_segments,
+            &log.sealed,
+            log.active.clone(),
+        ));
         let view = Arc::new(View::new(Arc::clone(&segments), log.end.next.previous()));
         let groups = groups.into_values().collect();
         let store = Self {
@@ -111,7 +138,6 @@ impl ReadOnlyStore {
             log,
             segments,
             view,
-            rebuild,
             groups,
             groups_damage,
             stuck: 0,
@@ -163,15 +189,20 @@ impl ReadOnlyStore {
 
     /// Returns the name, the size in bytes, the first position and the number of events of each
     /// segment, oldest first.
-    pub fn segments(&self) -> Vec<SegmentSummary> {
-        let describe = |segment: &Arc<crate::segment::Segment>| SegmentSummary {
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if a segment cannot be opened.
+    pub fn segments(&self) -> Result<Vec<SegmentSummary>, ReadError> {
+        let list = self.segments.list();
+        let describe = |segment: Arc<Segment>| SegmentSummary {
             file: segment.header.file_name(),
             capacity_bytes: segment.header.capacity_bytes,
             used_bytes: segment.end(),
             base: segment.header.base,
-            events: segment.index().len(),
+            events: segment.events(),
         };
-        self.segments.list().iter().map(describe).collect()
+        list.iter().map(|segment| segment.get().map(describe)).collect()
     }
 
     /// Returns the state of every consumer group when the store was opened, by name.
@@ -197,6 +228,20 @@ impl ReadOnlyStore {
         self.view.stream_end(stream).map(|(revision, _)| revision)
     }
 
+    /// Returns the last position that was committed at `time` or before, so that reading after it
+    /// gives what was committed later. Commit times never go back, and are this log's own.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the log cannot be read.
+    ///
+    /// # Complexity
+    ///
+    /// A binary search over segments, then over one event in a thousand, then over those.
+    pub fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        self.view.position_at(time)
+    }
+
     /// Walks over all events after a position without copying them.
     ///
     /// # Errors
@@ -220,23 +265,36 @@ impl ReadOnlyStore {
         let names = self.events.segment_names()?;
         self.follow()?;
         for (base, id, name) in names {
-            let known = self.segments.list().last().map_or(0, |segment| segment.header.id);
+            let known = self.segments.list().last().map_or(0, |segment| segment.id);
             if id == known + 1 {
-                let segment = self.events.open_next((base, id, &name), &self.log)?;
-                let segment = Arc::new(segment);
-                self.log.segments.push(Arc::clone(&segment));
+                let segment = Arc::new(self.events.open_next((base, id, &name), &self.log)?);
+                self.log.end = self.log.end.in_next_segment();
+                let sealed = self.log.active.replace(Arc::clone(&segment));
                 self.segments.push(segment);
-                self.log.end.end = FRAMES_AT;
                 self.follow()?;
+                if let Some(sealed) = sealed {
+                    self.unload(&sealed);
+                }
             }
         }
         self.publish();
         if self.stuck == ATTEMPTS_MAX {
             // No writer takes that long over a frame, so this may be damage.
-            let again = Self::open_on(&self.events.fs, &self.events.root)?;
+            let again = Self::open_on(&self.events.fs, &self.events.root, Depth::Newest)?;
             self.log.damage = again.log.damage;
         }
         Ok(self.head())
+    }
+
+    /// Takes the index file of a segment that was sealed instead of what was gathered in memory.
+    /// The writer may not have written it yet; then it is read when the segment is opened again.
+    fn unload(&self, sealed: &Segment) {
+        if let Ok(index) = bound(&self.events, sealed, None)
+            && index.end() == sealed.events()
+        {
+            sealed.adopt(Arc::new(index));
+        }
+        self.segments.release(sealed.header.id);
     }
 
     fn publish(&self) {
@@ -247,7 +305,7 @@ impl ReadOnlyStore {
 
     /// Takes in the frames behind the known end of the newest segment.
     fn follow(&mut self) -> Result<(), OpenError> {
-        let Some(segment) = self.log.segments.last().map(Arc::clone) else {
+        let Some(segment) = self.log.active.clone() else {
             return Ok(());
         };
         let io = |action| OpenError::io(action, &segment.path);
@@ -270,7 +328,9 @@ impl ReadOnlyStore {
             let frame = frame::decode(&bytes, &segment.seed);
             let frame = frame.ok().filter(|(header, _)| end.disorder(header).is_none());
             let visited = frame.and_then(|(header, body)| {
-                self.rebuild.frame(&segment, end.end, &header, body).ok().map(|()| header)
+                let mut index = segment.index_mut();
+                let added = add_frame(index.open(), &segment.seed, end.end, &header, body);
+                added.ok().map(|()| header)
             });
             let Some(header) = visited else {
                 self.stuck += 1;

@@ -97,6 +97,11 @@ impl Walked {
         self.commit_time = header.commit_time;
         self.durable = self.durable.max(header.durable);
     }
+
+    /// The same, before the first frame of the next segment.
+    pub(crate) fn in_next_segment(self) -> Self {
+        Self { end: FRAMES_AT, unproven: FRAMES_AT, ..self }
+    }
 }
 
 /// Why a segment must not be cut.
@@ -128,7 +133,7 @@ impl Damage {
     }
 }
 
-/// Walks the frames of a segment, given as the whole file, from where the log was before it.
+/// Walks the frames of a segment, given as the whole file, from where the log was before them.
 /// `visit` sees each frame that counts, and may refuse it. Returns how far the log counts, and
 /// what follows.
 pub(crate) fn walk(
@@ -137,7 +142,7 @@ pub(crate) fn walk(
     before: Walked,
     mut visit: impl FnMut(u64, &FrameHeader, &[u8]) -> Result<(), String>,
 ) -> (Walked, Result<Tail, Damage>) {
-    let mut walked = Walked { end: FRAMES_AT, ..before };
+    let mut walked = before;
     let mut unproven: VecDeque<(Position, u64)> = VecDeque::new();
     let tail = loop {
         let (offset, position) = (walked.end, walked.next);

@@ -7,10 +7,10 @@ use headwater_core::{
     Slot, Timestamp,
 };
 
-use crate::format::frame::{self, FrameHeader};
+use crate::format::frame::{FrameHeader, HEADER_BYTES};
 use crate::format::record::{self, RecordRef};
-use crate::log::holding;
 use crate::segment::Segment;
+use crate::segments::{SegmentList, holding};
 
 /// An event where it lies in the mapped log. It costs no copy and no allocation.
 #[derive(Clone, Copy, Debug)]
@@ -118,17 +118,18 @@ impl Selectable for EventRef<'_> {
 /// Every record's checksum is verified. The segments stay mapped while the walk lives.
 #[derive(Debug)]
 pub struct Scan {
-    segments: Arc<Vec<Arc<Segment>>>,
+    segments: SegmentList,
     at: usize,
     next: Position,
     last: Position,
-    frame: Option<Open>,
+    open: Option<Open>,
 }
 
-/// The frame that is being read.
-#[derive(Clone, Copy, Debug)]
+/// What is being read.
+#[derive(Clone, Debug)]
 struct Open {
-    header: FrameHeader,
+    segment: Arc<Segment>,
+    frame: FrameHeader,
     /// Where the next record begins in the file.
     record: usize,
     /// Where the next frame begins.
@@ -137,9 +138,9 @@ struct Open {
 
 impl Scan {
     /// Walks from `first` through `last`, which is published.
-    pub(crate) fn new(segments: Arc<Vec<Arc<Segment>>>, first: Position, last: Position) -> Self {
+    pub(crate) fn new(segments: SegmentList, first: Position, last: Position) -> Self {
         let at = holding(&segments, first);
-        Self { segments, at, next: first, last, frame: None }
+        Self { segments, at, next: first, last, open: None }
     }
 
     /// Returns the next event, or `None` at the end.
@@ -152,65 +153,74 @@ impl Scan {
         if self.next > self.last {
             return None;
         }
-        let place = match self.place() {
-            Ok(place) => place,
+        let position = self.next;
+        self.next = position.next();
+        if let Err(error) = self.go_to(position) {
+            self.last = Position::START;
+            return Some(Err(error));
+        }
+        let open = self.open.as_mut().expect("it was opened just now");
+        let segment = &*open.segment;
+        let bytes = match segment.published(open.record as u64, 0) {
+            Ok(bytes) => &bytes[..bytes.len().min(open.end - open.record)],
             Err(error) => {
                 self.last = Position::START;
                 return Some(Err(error));
             }
         };
-        let position = self.next;
-        self.next = position.next();
-        let segment = &*self.segments[self.at];
-        let bytes = segment.published().get(place.record..place.end).unwrap_or_default();
         match record::decode(bytes, &segment.seed) {
             Ok(record) => {
-                let record_end = place.record + record.bytes.len();
-                self.frame = Some(Open { record: record_end, ..place });
-                let commit_time = place.header.commit_time;
+                open.record += record.bytes.len();
+                let commit_time = open.frame.commit_time;
                 Some(Ok(EventRef { position, commit_time, record, segment }))
             }
             Err(fault) => {
                 self.last = Position::START;
-                Some(Err(segment.damaged(position, place.record as u64, &fault)))
+                Some(Err(segment.damaged(position, open.record as u64, &fault)))
             }
         }
     }
 
-    /// Finds the next record: in the open frame, the one behind it, or the next segment.
-    fn place(&mut self) -> Result<Open, ReadError> {
-        match self.frame {
-            Some(open) if self.next <= open.header.last() => return Ok(open),
-            None => return self.seek(),
-            Some(_) => {}
-        }
-        let following = self.segments.get(self.at + 1);
-        if following.is_some_and(|segment| segment.header.base <= self.next) {
-            self.at += 1;
-            self.frame = None;
-            return self.seek();
-        }
-        let end = self.frame.map_or(0, |open| open.end);
-        self.open(end)
-    }
-
-    /// Goes to the next record by the index, which knows its frame.
-    fn seek(&mut self) -> Result<Open, ReadError> {
-        let segment = &self.segments[self.at];
-        let Some(at) = segment.index().find(self.next) else {
-            let missing = crate::format::record::RecordFault::Truncated(0);
-            return Err(segment.damaged(self.next, segment.end(), &missing));
+    /// Opens the frame that holds a position: the open one, the one behind it, or the first of
+    /// the next segment.
+    fn go_to(&mut self, position: Position) -> Result<(), ReadError> {
+        let end = match &self.open {
+            Some(open) if position <= open.frame.last() => return Ok(()),
+            Some(open) => open.end,
+            None => return self.seek(position),
         };
-        let open = self.open(at.frame as usize)?;
-        Ok(Open { record: at.offset as usize, ..open })
+        let following = self.segments.get(self.at + 1);
+        if following.is_some_and(|segment| segment.base <= position) {
+            return self.seek(position);
+        }
+        let segment = Arc::clone(&self.open.as_ref().expect("it is open").segment);
+        self.open = Some(Open::new(segment, position, end)?);
+        Ok(())
     }
 
-    fn open(&self, offset: usize) -> Result<Open, ReadError> {
-        let segment = &self.segments[self.at];
-        let bytes = segment.published().get(offset..).unwrap_or_default();
-        let header = frame::decode_header(bytes, &segment.seed)
-            .map_err(|fault| segment.damaged(self.next, offset as u64, &fault))?;
-        let end = offset + header.bytes as usize;
-        Ok(Open { header, record: offset + frame::HEADER_BYTES, end })
+    /// Goes to a position by the index, which knows its frame.
+    fn seek(&mut self, position: Position) -> Result<(), ReadError> {
+        self.at = holding(&self.segments, position);
+        let Some(segment) = self.segments.get(self.at) else {
+            return Err(ReadError::Closed);
+        };
+        let segment = segment.get()?;
+        let Some(at) = segment.find(position)? else {
+            let missing = record::RecordFault::Truncated(0);
+            return Err(segment.damaged(position, segment.end(), &missing));
+        };
+        let open = Open::new(segment, position, at.frame as usize)?;
+        self.open = Some(Open { record: at.offset as usize, ..open });
+        Ok(())
+    }
+}
+
+impl Open {
+    fn new(segment: Arc<Segment>, position: Position, offset: usize) -> Result<Self, ReadError> {
+        let frame = segment.frame(position, offset as u64)?;
+        let end = offset + frame.bytes as usize;
+        // So that no record of it need ask.
+        segment.published(offset as u64, frame.bytes.into())?;
+        Ok(Self { segment, frame, record: offset + HEADER_BYTES, end })
     }
 }

@@ -2,20 +2,33 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{fmt, io};
 
 use headwater_core::{Position, ReadError, Timestamp};
 
+use crate::format::frame::{FrameFault, FrameHeader, HEADER_BYTES};
+use crate::format::index::{Covered, MARK_EVERY};
 use crate::format::segment::{FRAMES_AT, SegmentHeader};
-use crate::format::{BLOCK_BYTES, Seed, frame, i64_at, record};
+use crate::format::{BLOCK_BYTES, Seed, frame, record, u32_at};
 use crate::fs::{Access, Fs, FsFile, Preallocation};
-use crate::index::{Location, SegmentIndex};
+use crate::index::{
+    IndexFault, IndexFile, Layers, LayersTaken, List, Lists, Location, MemoryIndex, Term, Terms,
+    Walk, add_frame,
+};
 use crate::mmap::Map;
 
 /// Bytes written at a time while a segment is filled with zeros, and between two syncs.
 const FILL_STEP_BYTES: usize = 1024 * 1024;
 const FILL_SYNC_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The unit in which a map is asked for its pages before they are used.
+const WINDOW_BYTES: u64 = 64 * 1024;
+/// The first frame and a frame's header, in the width of the index.
+const FIRST_FRAME: u32 = 4096;
+const FRAME_HEADER_BYTES: u32 = 64;
+const _: () =
+    assert!(FIRST_FRAME as u64 == FRAMES_AT && FRAME_HEADER_BYTES as usize == HEADER_BYTES);
 
 /// An open segment, read through a map. Sealed ones never change again.
 pub(crate) struct Segment {
@@ -26,7 +39,11 @@ pub(crate) struct Segment {
     map: Map,
     /// Bytes below are published and final.
     end: AtomicU64,
-    index: RwLock<SegmentIndex>,
+    index: RwLock<Layers>,
+    /// One bit per window: its pages could be read.
+    populated: Box<[AtomicU64]>,
+    /// Why the events behind the last indexed one cannot be read, in a sealed segment.
+    damage: OnceLock<ReadError>,
 }
 
 impl fmt::Debug for Segment {
@@ -46,15 +63,29 @@ impl Segment {
         file: Arc<dyn FsFile>,
     ) -> io::Result<Self> {
         let map = file.map()?;
+        let windows = header.capacity_bytes.div_ceil(WINDOW_BYTES);
         Ok(Self {
             seed: Seed::new(header.salt),
-            index: RwLock::new(SegmentIndex::new(header.base)),
+            index: RwLock::new(Layers::of(MemoryIndex::from(0))),
             end: AtomicU64::new(FRAMES_AT),
+            populated: (0..windows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            damage: OnceLock::new(),
             header,
             path,
             file,
             map,
         })
+    }
+
+    /// Notes that a sealed segment is damaged behind what is indexed.
+    pub(crate) fn end_in_damage(&self, damage: ReadError) {
+        // There is one walk, and it ends at the first damage.
+        let _ = self.damage.set(damage);
+    }
+
+    /// Returns the damage behind the last indexed event as an error, if there is any.
+    fn is_whole(&self) -> Result<(), ReadError> {
+        self.damage.get().map_or(Ok(()), |damage| Err(damage.clone()))
     }
 
     /// Publishes everything below `end`. The index knows it already.
@@ -68,14 +99,9 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Returns the published bytes, from the beginning of the file.
-    pub(crate) fn published(&self) -> &[u8] {
-        self.map.published(&self.end)
-    }
-
     /// Returns the whole file, for recovery: no writer runs then.
     pub(crate) fn whole(&self) -> io::Result<&[u8]> {
-        self.map.populate(self.header.capacity_bytes)?;
+        self.map.populate(0, self.header.capacity_bytes)?;
         Ok(self.map.below(self.header.capacity_bytes))
     }
 
@@ -87,32 +113,288 @@ impl Segment {
         Ok(bytes)
     }
 
-    pub(crate) fn index(&self) -> RwLockReadGuard<'_, SegmentIndex> {
-        // Nothing panics while it holds this lock; if something did, the index is still whole.
-        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Returns the published bytes from `at` on, of which the first `len` can be read.
+    pub(crate) fn published(&self, at: u64, len: u64) -> Result<&[u8], ReadError> {
+        let bytes = self.map.published(&self.end);
+        let from = usize::try_from(at).unwrap_or(usize::MAX);
+        for window in at / WINDOW_BYTES..=(at + len.max(1) - 1) / WINDOW_BYTES {
+            let Some(word) = self.populated.get(usize::try_from(window / 64).unwrap_or(usize::MAX))
+            else {
+                break;
+            };
+            let bit = 1 << (window % 64);
+            // Relaxed: asking twice does no harm.
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let start = window * WINDOW_BYTES;
+                self.map.populate(start, start + WINDOW_BYTES).map_err(Arc::new)?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        Ok(bytes.get(from..).unwrap_or_default())
     }
 
-    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, SegmentIndex> {
-        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn index(&self) -> RwLockReadGuard<'_, Layers> {
+        // Nothing panics while it holds this lock; if something did, the index is still whole.
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many events are indexed.
+    pub(crate) fn events(&self) -> u32 {
+        self.index().end()
+    }
+
+    /// Returns candidates for a query with positions in a range: about `count` of them, and how
+    /// far they reach.
+    pub(crate) fn candidates(
+        &self,
+        query: &Terms,
+        (first, last): (Position, Position),
+        count: usize,
+        walk: Walk,
+    ) -> Result<(Vec<u32>, Position), ReadError> {
+        let delta = |position: Position| position.events_since(self.header.base);
+        let asked = if walk == Walk::Up { first } else { last };
+        if delta(asked).is_some_and(|asked| asked >= self.events().into()) {
+            self.is_whole()?;
+        }
+        self.ask(|index| {
+            let newest = u64::from(index.end()).checked_sub(1);
+            let from = delta(first).unwrap_or(0);
+            let through = delta(last).zip(newest).map(|(last, newest)| last.min(newest));
+            let Some(through) = through.filter(|&through| from <= through) else {
+                let far = if walk == Walk::Up { last } else { first };
+                return Ok((Vec::new(), far));
+            };
+            let narrow = |delta| u32::try_from(delta).expect("deltas of a segment fit 32 bits");
+            let found = index.chunk(query, (narrow(from), narrow(through)), count, walk)?;
+            Ok((found.candidates, self.position(found.reached)))
+        })
+    }
+
+    /// Returns the position of an event of this segment.
+    pub(crate) fn position(&self, delta: u32) -> Position {
+        self.header.base.advanced_by(delta.into())
+    }
+
+    /// Returns the delta behind the last event that does not lie beyond `position`.
+    pub(crate) fn deltas_through(&self, position: Position) -> u32 {
+        let count = position.next().events_since(self.header.base).unwrap_or(0);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the last event before `below` that may carry a term.
+    pub(crate) fn newest(&self, term: Term, below: u32) -> Result<Option<u32>, ReadError> {
+        self.is_whole()?;
+        self.ask(|index| {
+            for memory in index.memory().rev() {
+                if let Some(delta) = memory.list(term)?.newest(below)? {
+                    return Ok(Some(delta));
+                }
+            }
+            match index.file() {
+                Some(file) => file.list(term)?.newest(below),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Returns how many events after `delta` may carry a term; all of them for `None`.
+    pub(crate) fn count_after(&self, term: Term, delta: Option<u32>) -> Result<usize, ReadError> {
+        let count = |list: List<'_>| match delta {
+            Some(delta) => list.count_after(delta),
+            None => Ok(list.len()),
+        };
+        self.ask(|index| {
+            let mut sum = 0;
+            for memory in index.memory() {
+                sum += count(memory.list(term)?)?;
+            }
+            if let Some(file) = index.file() {
+                sum += count(file.list(term)?)?;
+            }
+            Ok(sum)
+        })
+    }
+
+    /// Returns where the event at a position lies, if it is in this segment.
+    pub(crate) fn find(&self, position: Position) -> Result<Option<Location>, ReadError> {
+        let delta = position.events_since(self.header.base);
+        let delta = delta.and_then(|delta| u32::try_from(delta).ok());
+        match delta.filter(|&delta| delta < self.events()) {
+            Some(delta) => self.locate(delta).map(Some),
+            None => self.is_whole().map(|()| None),
+        }
+    }
+
+    /// Returns where an event lies that is in this segment.
+    pub(crate) fn locate(&self, delta: u32) -> Result<Location, ReadError> {
+        enum Place {
+            At(Location),
+            Near(u32, u32),
+        }
+        let place = self.ask(|index| match (index.file(), index.memory_of(delta)) {
+            (_, Some(memory)) => Ok(Place::At(memory.location(delta))),
+            (Some(file), None) => {
+                file.mark(delta).map(|(record, frame)| Place::Near(record, frame))
+            }
+            (None, None) => Err(IndexFault::Bounds),
+        })?;
+        match place {
+            Place::At(location) => Ok(location),
+            Place::Near(record, frame) => self.go_on(delta, record, frame),
+        }
+    }
+
+    /// Goes from the place of a marked event to one of the next few.
+    fn go_on(&self, delta: u32, mut record: u32, mut frame: u32) -> Result<Location, ReadError> {
+        let target = self.position(delta);
+        let mut position = self.position(delta / MARK_EVERY * MARK_EVERY);
+        let mut header = self.frame(target, frame.into())?;
+        while target > header.last() {
+            (position, frame) = (header.last().next(), frame + header.bytes);
+            record = frame + FRAME_HEADER_BYTES;
+            header = self.frame(target, frame.into())?;
+        }
+        if !(header.first..=header.last()).contains(&position) {
+            let fault = FrameFault::Length(header.records);
+            return Err(self.damaged(target, frame.into(), &fault));
+        }
+        let end = frame + header.bytes;
+        while position < target {
+            let len = self.published(record.into(), 4)?.get(..4).map_or(0, |len| u32_at(len, 0));
+            let next = record.checked_add(len).filter(|&next| len > 0 && next < end);
+            let fault = record::RecordFault::Length(len);
+            record = next.ok_or_else(|| self.damaged(position, record.into(), &fault))?;
+            position = position.next();
+        }
+        Ok(Location { offset: record, frame, commit_time: header.commit_time })
+    }
+
+    /// Reads the frame header at an offset, where `position` is looked for.
+    pub(crate) fn frame(&self, position: Position, offset: u64) -> Result<FrameHeader, ReadError> {
+        let bytes = self.published(offset, HEADER_BYTES as u64)?;
+        let header = frame::decode_header(bytes, &self.seed)
+            .map_err(|fault| self.damaged(position, offset, &fault))?;
+        if bytes.len() < header.bytes as usize {
+            return Err(self.damaged(position, offset, &FrameFault::Truncated(bytes.len())));
+        }
+        Ok(header)
     }
 
     /// Reads the record at a place that the index named.
-    pub(crate) fn record(&self, at: Location) -> Result<record::RecordRef<'_>, ReadError> {
-        let bytes = self.published().get(at.offset as usize..).unwrap_or_default();
-        record::decode(bytes, &self.seed)
-            .map_err(|fault| self.damaged(at.position, at.offset.into(), &fault))
+    pub(crate) fn record(
+        &self,
+        position: Position,
+        at: Location,
+    ) -> Result<record::RecordRef<'_>, ReadError> {
+        let offset = u64::from(at.offset);
+        let len = self.published(offset, 4)?.get(..4).map_or(0, |len| u32_at(len, 0));
+        let bytes = self.published(offset, len.into())?;
+        record::decode(bytes, &self.seed).map_err(|fault| self.damaged(position, offset, &fault))
     }
 
-    /// Returns the commit time of a record's frame.
-    ///
-    /// The frame's checksum was verified when the segment was opened or written; the record's own
-    /// is verified with each read.
-    pub(crate) fn commit_time(&self, at: Location) -> Timestamp {
-        let header = self.published().get(at.frame as usize..).unwrap_or_default();
-        match header.get(..frame::HEADER_BYTES) {
-            Some(header) => Timestamp::from_nanos(i64_at(header, 32)),
-            None => self.header.created,
+    /// Returns the last position of the batch that begins at a place. A batch is whole in a frame.
+    pub(crate) fn last_of_batch(
+        &self,
+        first: Position,
+        at: Location,
+    ) -> Result<Position, ReadError> {
+        let (mut position, mut at) = (first, at);
+        loop {
+            let record = self.record(position, at)?;
+            if record.is_last_of_batch() {
+                return Ok(position);
+            }
+            position = position.next();
+            at.offset += u32::try_from(record.bytes.len()).expect("a record lies in a segment");
         }
+    }
+
+    /// Returns the first event that was committed after `time`; the end if there is none.
+    pub(crate) fn first_after(&self, time: Timestamp) -> Result<u32, ReadError> {
+        let place = self.ask(|index| {
+            if let Some(file) = index.file().filter(|file| file.header().covered.commit_time > time)
+            {
+                // The frame is at or behind the place that the index notes.
+                return Ok(Err(file.before(time)?.unwrap_or((0, FIRST_FRAME))));
+            }
+            // What lies behind damage is as late or later.
+            let found = index.memory().find_map(|memory| memory.first_after(time));
+            Ok(Ok(found.unwrap_or(index.end())))
+        })?;
+        let (mut delta, mut offset) = match place {
+            Ok(delta) if delta == self.events() => return self.is_whole().map(|()| delta),
+            Ok(delta) => return Ok(delta),
+            Err(near) => near,
+        };
+        loop {
+            let header = self.frame(self.position(delta), offset.into())?;
+            if header.commit_time > time {
+                return Ok(delta);
+            }
+            (delta, offset) = (delta + header.records, offset + header.bytes);
+        }
+    }
+
+    /// Freezes, and returns what an index of all of that covers; `None` if there is nothing.
+    pub(crate) fn freeze_covered(&self) -> Result<Option<(Covered, LayersTaken)>, ReadError> {
+        let taken = self.index_mut().freeze();
+        let Some(last) = taken.events.checked_sub(1) else { return Ok(None) };
+        let last_frame = self.locate(last)?.frame;
+        let header = self.frame(self.position(last), last_frame.into())?;
+        let covered = Covered {
+            events: taken.events,
+            end: u64::from(last_frame) + u64::from(header.bytes),
+            last_frame,
+            word: header.word(),
+            frames: header.commit_seq,
+            epoch: header.epoch,
+            commit_time: header.commit_time,
+        };
+        Ok(Some((covered, taken)))
+    }
+
+    /// Takes an index file that covers the segment from its beginning, in place of what it covers.
+    pub(crate) fn adopt(&self, file: Arc<IndexFile>) {
+        self.index_mut().adopt(file);
+    }
+
+    /// Returns where the frames begin that are not indexed in a file.
+    pub(crate) fn filed_end(&self) -> u64 {
+        self.index().file().map_or(FRAMES_AT, |file| file.header().covered.end)
+    }
+
+    /// Asks the index, which is built anew from the log if its file turns out to be damaged.
+    fn ask<T>(&self, question: impl Fn(&Layers) -> Result<T, IndexFault>) -> Result<T, ReadError> {
+        let answer = question(&self.index());
+        let fault = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => fault,
+        };
+        tracing::warn!(%fault, segment = %self.path.display(), "building an index anew");
+        let mut index = self.index_mut();
+        let events = index.end();
+        let mut memory = MemoryIndex::from(0);
+        let mut offset = FRAMES_AT;
+        while memory.end() < events {
+            let position = self.position(memory.end());
+            let header = self.frame(position, offset)?;
+            let bytes = self.published(offset, header.bytes.into())?;
+            let (header, body) = frame::decode(bytes, &self.seed)
+                .map_err(|fault| self.damaged(position, offset, &fault))?;
+            add_frame(&mut memory, &self.seed, offset, &header, body).map_err(|detail| {
+                let file = self.path.display().to_string();
+                ReadError::Damaged { position, file, offset, detail }
+            })?;
+            offset += u64::from(header.bytes);
+        }
+        *index = Layers::of(memory);
+        let answer = question(&index);
+        answer.map_err(|fault| self.damaged(self.header.base, 0, &fault))
     }
 
     /// Names damage in this file.

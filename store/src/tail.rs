@@ -15,9 +15,13 @@ use crate::format::catalog::{Catalog, LogEntry};
 use crate::format::frame::{self, ALIGN_BYTES, FRAME_BYTES_MAX, FrameFields};
 use crate::format::segment::{FRAMES_AT, LogKind, SegmentHeader};
 use crate::fs::{FsFile, is_full};
-use crate::log::{LogDir, Recovered, Segments};
+use crate::log::{LogDir, Purpose, Recovered};
 use crate::options::Preallocation;
 use crate::segment::{Segment, establish, preallocate};
+use crate::segments::{Segments, file_index};
+
+/// Less of a segment than this is walked rather than read from an index file.
+const FILE_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Why a frame was not written.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ pub(crate) struct LogTail {
     unsynced_bytes: u64,
     unsynced_since: Option<Instant>,
     spare: Spare,
+    /// The thread that writes an index file.
+    filing: Option<JoinHandle<()>>,
 }
 
 /// How a log's segments are made.
@@ -62,6 +68,8 @@ pub(crate) struct Layout {
     pub(crate) capacity_bytes: u64,
     pub(crate) preallocation: Preallocation,
     pub(crate) epoch: u32,
+    /// How many sealed segments are open at a time.
+    pub(crate) open_max: usize,
 }
 
 impl LogTail {
@@ -74,15 +82,21 @@ impl LogTail {
         layout: Layout,
     ) -> Result<Self, OpenError> {
         let end = recovered.end;
-        let mut segments = recovered.segments;
-        if segments.is_empty() {
-            segments.push(Arc::new(first_segment(&dir, layout)?));
-        }
-        let active = Arc::clone(segments.last().expect("there is at least one segment"));
+        let active = match recovered.active {
+            Some(active) => active,
+            None => Arc::new(first_segment(&dir, layout)?),
+        };
+        let segments = Segments::new(
+            dir.clone(),
+            Purpose::Write,
+            layout.open_max,
+            &recovered.sealed,
+            Some(Arc::clone(&active)),
+        );
         Ok(Self {
             dir,
             catalog,
-            segments: Arc::new(Segments::new(segments)),
+            segments: Arc::new(segments),
             active,
             capacity_bytes: layout.capacity_bytes,
             preallocation: layout.preallocation,
@@ -96,6 +110,7 @@ impl LogTail {
             unsynced_bytes: 0,
             unsynced_since: None,
             spare: Spare::None,
+            filing: None,
         })
     }
 
@@ -110,6 +125,11 @@ impl LogTail {
     /// Position of the next record.
     pub(crate) fn next(&self) -> Position {
         self.next
+    }
+
+    /// When the last frame was committed.
+    pub(crate) fn commit_time(&self) -> Timestamp {
+        self.commit_time
     }
 
     /// Everything up to here is on the device.
@@ -127,7 +147,7 @@ impl LogTail {
 
     /// What the catalog should know of this log now.
     pub(crate) fn entry(&self) -> LogEntry {
-        let first = self.segments.list().first().map_or(0, |segment| segment.header.id);
+        let first = self.segments.list().first().map_or(0, |segment| segment.id);
         LogEntry {
             first_segment: first,
             active_segment: self.active.header.id,
@@ -234,10 +254,13 @@ impl LogTail {
         let fs = self.dir.fs.as_ref();
         let segment = establish(fs, &self.dir.path(), &temporary, file, header)
             .map_err(|error| TailError::Broken(Arc::new(error)))?;
-        self.active = Arc::new(segment);
+        let sealed = std::mem::replace(&mut self.active, Arc::new(segment));
         self.offset = FRAMES_AT;
         self.segments.push(Arc::clone(&self.active));
         self.note();
+        // One at a time: if indexes fill more slowly than segments, writing waits here.
+        self.finish_filing();
+        self.begin_filing(sealed);
         Ok(())
     }
 
@@ -251,6 +274,43 @@ impl LogTail {
             tracing::warn!(%error, "the catalog could not be written");
         }
         noted.is_ok()
+    }
+
+    /// Begins to write the index of a segment into a file.
+    fn begin_filing(&mut self, segment: Arc<Segment>) {
+        if self.dir.kind != LogKind::Events {
+            return;
+        }
+        let (dir, segments, active) =
+            (self.dir.clone(), Arc::clone(&self.segments), self.active.header.id);
+        let work = move || {
+            if file_index(&dir, &segment) && segment.header.id != active {
+                segments.release(segment.header.id);
+            }
+        };
+        match thread::Builder::new().name("headwater-index".to_owned()).spawn(work) {
+            Ok(filing) => self.filing = Some(filing),
+            // The index stays in memory; it is written when the store was opened again.
+            Err(error) => tracing::warn!(%error, "no thread to write an index"),
+        }
+    }
+
+    fn finish_filing(&mut self) {
+        if let Some(filing) = self.filing.take()
+            && filing.join().is_err()
+        {
+            tracing::error!("the thread that writes an index panicked");
+        }
+    }
+
+    /// Writes the index of the active segment into a file, so that the next opening need not walk
+    /// it, if that is worth it and everything is durable.
+    pub(crate) fn file_active(&mut self) {
+        self.finish_filing();
+        let filed = self.active.filed_end();
+        if self.durable == self.next.previous() && self.offset - filed >= FILE_BYTES_MIN {
+            file_index(&self.dir, &self.active);
+        }
     }
 
     fn spare_path(&self) -> PathBuf {
@@ -309,9 +369,14 @@ impl LogTail {
             return;
         }
         for segment in older {
-            if let Err(error) = self.dir.fs.remove(&segment.path) {
-                // The catalog says it is gone, so the next opening removes it.
-                tracing::warn!(%error, file = %segment.path.display(), "cannot remove a segment");
+            for path in [segment.path(), segment.index_path()].into_iter().flatten() {
+                match self.dir.fs.remove(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        // The catalog says it is gone, so the next opening removes it.
+                        tracing::warn!(%error, file = %path.display(), "cannot remove a file");
+                    }
+                    _ => {}
+                }
             }
         }
     }
@@ -319,6 +384,7 @@ impl LogTail {
 
 impl Drop for LogTail {
     fn drop(&mut self) {
+        self.finish_filing();
         self.discard_spare();
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_core::{
-    Direction, Page, Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId,
-    Visibility,
+    AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
+    StreamId, Timestamp, Visibility,
 };
 use tokio::sync::watch;
 
 use crate::format::record::RecordRef;
-use crate::index::{Chunk, Location, Terms, stream_term};
-use crate::log::{Segments, holding};
+use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
 use crate::segment::Segment;
+use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
+use crate::writer::Remembered;
 
 /// How many candidates are taken from an index at a time.
 const CHUNK_EVENTS: usize = 512;
@@ -71,7 +72,7 @@ impl View {
         Position::new(mark.load(Ordering::Acquire))
     }
 
-    pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+    pub(crate) fn segments(&self) -> SegmentList {
         self.segments.list()
     }
 
@@ -127,16 +128,73 @@ impl View {
     /// One look-up per segment, from the newest, until one knows the stream.
     pub(crate) fn stream_end(&self, stream: &StreamId) -> Result<(Revision, Position), ReadError> {
         let term = stream_term(stream.as_str());
+        let head = self.head(Visibility::Committed);
         for segment in self.segments().iter().rev() {
-            let index = segment.index();
-            for at in index.latest(term) {
-                let record = segment.record(at)?;
+            let segment = segment.get()?;
+            let mut below = segment.deltas_through(head);
+            while let Some(delta) = segment.newest(term, below)? {
+                let position = segment.position(delta);
+                let record = segment.record(position, segment.locate(delta)?)?;
                 if record.stream == stream.as_str() {
-                    return Ok((record.revision(), at.position));
+                    return Ok((record.revision(), position));
                 }
+                below = delta;
             }
         }
         Ok((Revision::NONE, Position::START))
+    }
+
+    /// Returns what an append did, if its id is among the newest `window` ones.
+    pub(crate) fn find_append(
+        &self,
+        id: AppendId,
+        window: usize,
+    ) -> Result<Option<Remembered>, ReadError> {
+        let term = append_term(id);
+        let head = self.head(Visibility::Committed);
+        let mut newer = 0;
+        for segment in self.segments().iter().rev() {
+            if newer >= window {
+                break;
+            }
+            let segment = segment.get()?;
+            let mut below = segment.deltas_through(head);
+            while let Some(delta) = segment.newest(term, below)? {
+                let first = segment.position(delta);
+                let at = segment.locate(delta)?;
+                let mark = segment.record(first, at)?.append_mark();
+                if let Some(mark) = mark.filter(|mark| mark.id == id) {
+                    newer += segment.count_after(identified_term(), Some(delta))?;
+                    let last = segment.last_of_batch(first, at)?;
+                    let appended = Appended { first, last, deduplicated: false };
+                    let found = Remembered { appended, digest: mark.digest };
+                    return Ok((newer < window).then_some(found));
+                }
+                below = delta;
+            }
+            newer += segment.count_after(identified_term(), None)?;
+        }
+        Ok(None)
+    }
+
+    /// Returns the last position that was committed at `time` or before.
+    pub(crate) fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        let head = self.head(Visibility::Committed);
+        let segments = self.segments();
+        // The first segment whose successor begins after that time has the place.
+        let (mut from, mut to) = (0, segments.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            let segment = segments[middle].get()?;
+            if segment.first_after(time)? < segment.events() {
+                to = middle;
+            } else {
+                from = middle + 1;
+            }
+        }
+        let Some(segment) = segments.get(from) else { return Ok(head) };
+        let segment = segment.get()?;
+        Ok(segment.position(segment.first_after(time)?).previous().min(head))
     }
 
     /// Returns the last position after `after` that matches a query.
@@ -152,13 +210,16 @@ impl View {
         let segments = self.segments();
         let walk = Walk { segments: &segments, query, terms: Terms::of(query) };
         let mut found = None;
-        walk.descend(after.next(), head, usize::MAX, |_, at, _| {
-            found = Some(at.position);
+        walk.descend(after.next(), head, usize::MAX, |_, (position, _), _| {
+            found = Some(position);
             Ok(Flow::Stop)
         })?;
         Ok(found)
     }
 }
+
+/// A position, and where it lies in its segment.
+type Place = (Position, Location);
 
 /// What to do after a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +230,7 @@ enum Flow {
 
 /// A search through the segments for what a query matches.
 struct Walk<'a> {
-    segments: &'a [Arc<Segment>],
+    segments: &'a [Arc<SegmentEntry>],
     query: &'a Query,
     terms: Terms,
 }
@@ -185,10 +246,10 @@ impl Walk<'_> {
     ) -> Result<Page, ReadError> {
         let mut events: Vec<RecordedEvent> = Vec::new();
         let mut bytes = 0;
-        let collect = |segment: &Segment, at: Location, record: RecordRef<'_>| {
+        let collect = |segment: &Segment, (position, at): Place, record: RecordRef<'_>| {
             let event = record
-                .to_event(at.position, segment.commit_time(at))
-                .map_err(|fault| segment.damaged(at.position, at.offset.into(), &fault))?;
+                .to_event(position, at.commit_time)
+                .map_err(|fault| segment.damaged(position, at.offset.into(), &fault))?;
             bytes += record.bytes.len();
             events.push(event);
             let full = events.len() == limit || bytes >= PAGE_BYTES;
@@ -208,25 +269,29 @@ impl Walk<'_> {
         &self,
         first: Position,
         last: Position,
-        mut each: impl FnMut(&Segment, Location, RecordRef<'_>) -> Result<Flow, ReadError>,
+        mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
     ) -> Result<Position, ReadError> {
         let mut next = first;
         let mut looked = 0;
         for at in holding(self.segments, first)..self.segments.len() {
-            let segment = &self.segments[at];
             let end = match self.segments.get(at + 1) {
-                Some(following) => following.header.base.previous().min(last),
+                Some(following) => following.base.previous().min(last),
                 None => last,
             };
+            if next > end {
+                continue;
+            }
+            let segment = self.segments[at].get()?;
             while next <= end {
-                let chunk = segment.index().ascending(&self.terms, next, end, CHUNK_EVENTS);
-                if let Some(stopped) = self.visit(segment, &chunk, &mut looked, &mut each)? {
+                let (candidates, reached) =
+                    segment.candidates(&self.terms, (next, end), CHUNK_EVENTS, Way::Up)?;
+                if let Some(stopped) = self.visit(&segment, &candidates, &mut looked, &mut each)? {
                     return Ok(stopped);
                 }
                 if looked >= PAGE_BYTES {
-                    return Ok(chunk.reached);
+                    return Ok(reached);
                 }
-                next = chunk.reached.next();
+                next = reached.next();
             }
         }
         Ok(last)
@@ -238,23 +303,27 @@ impl Walk<'_> {
         first: Position,
         last: Position,
         bound: usize,
-        mut each: impl FnMut(&Segment, Location, RecordRef<'_>) -> Result<Flow, ReadError>,
+        mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
     ) -> Result<Position, ReadError> {
         let mut before = last.next();
         let mut looked = 0;
         for at in (0..=holding(self.segments, last)).rev() {
-            let segment = &self.segments[at];
-            let begin = segment.header.base.max(first);
+            let begin = self.segments[at].base.max(first);
+            if before <= begin {
+                continue;
+            }
+            let segment = self.segments[at].get()?;
             while before > begin {
-                let end = before.previous();
-                let chunk = segment.index().descending(&self.terms, begin, end, CHUNK_EVENTS);
-                if let Some(stopped) = self.visit(segment, &chunk, &mut looked, &mut each)? {
+                let range = (begin, before.previous());
+                let (candidates, reached) =
+                    segment.candidates(&self.terms, range, CHUNK_EVENTS, Way::Down)?;
+                if let Some(stopped) = self.visit(&segment, &candidates, &mut looked, &mut each)? {
                     return Ok(stopped);
                 }
                 if looked >= bound {
-                    return Ok(chunk.reached);
+                    return Ok(reached);
                 }
-                before = chunk.reached;
+                before = reached;
             }
             if before <= first {
                 break;
@@ -263,20 +332,21 @@ impl Walk<'_> {
         Ok(first)
     }
 
-    /// Compares the candidates of a chunk with the query and hands over those that match.
+    /// Compares candidates with the query and hands over those that match.
     /// Returns where it was stopped.
     fn visit(
         &self,
         segment: &Segment,
-        chunk: &Chunk,
+        candidates: &[u32],
         looked: &mut usize,
-        each: &mut impl FnMut(&Segment, Location, RecordRef<'_>) -> Result<Flow, ReadError>,
+        each: &mut impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
     ) -> Result<Option<Position>, ReadError> {
-        for &at in &chunk.candidates {
-            let record = segment.record(at)?;
+        for &delta in candidates {
+            let (position, at) = (segment.position(delta), segment.locate(delta)?);
+            let record = segment.record(position, at)?;
             *looked += record.bytes.len();
-            if self.query.matches(&record) && each(segment, at, record)? == Flow::Stop {
-                return Ok(Some(at.position));
+            if self.query.matches(&record) && each(segment, (position, at), record)? == Flow::Stop {
+                return Ok(Some(position));
             }
         }
         Ok(None)

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let store = ReadOnlyStore::open(&args.dir)?;
     let mut out = output::open();
     if args.json {
-        output::json_line(&mut out, &json(&store, &args.dir))?;
+        output::json_line(&mut out, &json(&store, &args.dir)?)?;
     } else {
         human(&mut out, &store, &args.dir)?;
     }
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     intact_with_groups(&store)
 }
 
-fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> StatJson<'a> {
+fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> Result<StatJson<'a>, Failure> {
     let segment = |segment: SegmentSummary| SegmentJson {
         file: segment.file,
         base: segment.base,
@@ -84,19 +84,19 @@ fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> StatJson<'a> {
         floor: group.floor(),
         lag: store.head().events_since(group.floor()),
     });
-    StatJson {
+    Ok(StatJson {
         id: store.id(),
         created: output::time(store.created()),
         head: store.head(),
         last_commit_time: store.last_commit_time().map(output::time),
         clean: store.is_clean(),
         epoch: store.epoch(),
-        segments: store.segments().into_iter().map(segment).collect(),
+        segments: store.segments()?.into_iter().map(segment).collect(),
         groups: groups.collect(),
         quarantine_files: quarantined(dir),
         damage: store.damage().map(Damage::of_opening),
         groups_damage: store.groups_damage().map(Damage::of_groups),
-    }
+    })
 }
 
 fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), Failure> {
@@ -117,7 +117,7 @@ fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), 
     }
     writeln!(out, "closed    {closed}")?;
     writeln!(out, "opened    {} to write", count(store.epoch().into(), "time"))?;
-    let segments = store.segments();
+    let segments = store.segments()?;
     let used = segments.iter().map(|segment| segment.used_bytes).sum();
     let capacity = segments.iter().map(|segment| segment.capacity_bytes).sum();
     writeln!(out, "segments  {}, {} of {} used", segments.len(), size(used), size(capacity))?;

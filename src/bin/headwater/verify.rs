@@ -130,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // Bars are drawn on standard error, and only if that is a terminal.
     let opening = ProgressBar::new_spinner().with_message("checking frames");
     opening.enable_steady_tick(Duration::from_millis(100));
-    let opened = ReadOnlyStore::open(&args.dir);
+    let opened = ReadOnlyStore::open_and_walk(&args.dir);
     opening.finish_and_clear();
     let report = match opened {
         Ok(store) => check(&store)?,
@@ -166,7 +166,7 @@ fn human(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
 
 /// Goes through every event of a store.
 fn check(store: &ReadOnlyStore) -> Result<Report, Failure> {
-    let segments = store.segments();
+    let segments = store.segments()?;
     let mut report = Report {
         head: store.head(),
         segments: segments.len(),

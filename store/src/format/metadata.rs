@@ -109,6 +109,19 @@ pub(crate) fn tags(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Returns what the metadata says of the append, skipping what is malformed.
+pub(crate) fn append_mark(bytes: &[u8]) -> Option<AppendMark> {
+    entries(bytes).find_map(|entry| match entry {
+        Ok((APPEND, value)) => mark(value),
+        _ => None,
+    })
+}
+
+fn mark(value: &[u8]) -> Option<AppendMark> {
+    let id = || AppendId::from_bytes(array(value, 0));
+    (value.len() == 24).then(|| AppendMark { id: id(), digest: u64_at(value, 16) })
+}
+
 /// Reads all metadata of a record.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
     let mut metadata = Metadata::default();
@@ -120,10 +133,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
         match kind {
             CORRELATION => metadata.correlation_id = Some(CorrelationId::from_bytes(uuid()?)),
             CAUSATION => metadata.causation_id = Some(EventId::from_bytes(uuid()?)),
-            APPEND if value.len() == 24 => {
-                let id = AppendId::from_bytes(array(value, 0));
-                metadata.append = Some(AppendMark { id, digest: u64_at(value, 16) });
-            }
+            APPEND => metadata.append = Some(mark(value).ok_or_else(fault)?),
             TAG => metadata.tags.push(Tag::new(text()?).map_err(|_| fault())?),
             KEY => metadata.key = Some(Key::new(text()?).map_err(|_| fault())?),
             HEADER => {
@@ -132,7 +142,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
                 let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fault());
                 metadata.headers.insert(text(name)?, text(value)?).map_err(|_| fault())?;
             }
-            APPEND => return Err(fault()),
             unknown => return Err(MetadataFault::Kind(unknown)),
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod catalog;
 pub(crate) mod frame;
 pub(crate) mod identity;
+pub(crate) mod index;
 pub(crate) mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod record;

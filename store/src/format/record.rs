@@ -170,6 +170,11 @@ impl<'a> RecordRef<'a> {
         metadata::tags(self.metadata)
     }
 
+    /// Returns what the first record of an append says of its id.
+    pub(crate) fn append_mark(&self) -> Option<AppendMark> {
+        if self.is_first_of_batch() { metadata::append_mark(self.metadata) } else { None }
+    }
+
     pub(crate) fn metadata(&self) -> Result<Metadata, MetadataFault> {
         metadata::decode(self.metadata)
     }

@@ -114,7 +114,8 @@ impl SegmentHeader {
     }
 }
 
-fn file_name(base: Position, id: u64) -> String {
+/// The name of the file of a segment.
+pub(crate) fn file_name(base: Position, id: u64) -> String {
     format!("{:020}-{id:08x}.seg", base.get())
 }
 

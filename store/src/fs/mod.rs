@@ -101,6 +101,13 @@ pub(crate) fn read_file(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
 /// Writes a whole small file so that it is there complete or not at all: under another name,
 /// synced, renamed, and the directory synced.
 pub(crate) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace_file(fs, dir, name, bytes)?;
+    fs.sync_dir(dir)
+}
+
+/// Does the same without making the name durable: after a crash the file is the old one, the new
+/// one, or missing.
+pub(crate) fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     match fs.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -109,8 +116,7 @@ pub(crate) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> i
     let file = fs.open(&temporary, Access::CreateNew)?;
     file.write_at(bytes, 0)?;
     file.sync()?;
-    fs.rename(&temporary, &dir.join(name))?;
-    fs.sync_dir(dir)
+    fs.rename(&temporary, &dir.join(name))
 }
 
 /// Returns whether a file is in the making, and means nothing yet.

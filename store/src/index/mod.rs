@@ -1,18 +1,31 @@
-//! What is where in one segment: derived from the log, disposable, rebuilt when it is opened.
+//! What is where in one segment: derived from the log and disposable.
 //!
-//! Every stream, category, type and tag is a *term*, a 64-bit hash; the postings of a term list
-//! the events that carry it. Hashes may collide, so postings only propose: whoever reads the
-//! record compares the names (`KurrentDB` lost a stream to a collision, issue 1030).
+//! Every stream, category, type, tag and append id is a *term*, a 32-bit hash; the postings of a
+//! term list the events that carry it. Hashes collide, so postings only propose: whoever reads
+//! the record compares the names (`KurrentDB` lost a stream to a collision, issue 1030).
+//!
+//! Events of a segment count from 0 in here: their *delta* is the distance from the segment's
+//! base position. What is being written is indexed in [memory](MemoryIndex); what is sealed, in an
+//! immutable [file](IndexFile) beside the segment. Both answer the same questions.
 
+mod build;
+mod file;
+mod layers;
+mod memory;
+mod postings;
 mod select;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
-use headwater_core::{Position, Query, QueryItem, category_of};
+use headwater_core::{AppendId, Query, QueryItem, StreamId, Timestamp, category_of};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use select::Chunk;
+use crate::format::frame::{FrameHeader, HEADER_BYTES};
+use crate::format::record;
+
+pub(crate) use build::build;
+pub(crate) use file::{FileList, IndexFile, file_name};
+pub(crate) use layers::{Layers, LayersTaken};
+pub(crate) use memory::MemoryIndex;
+pub(crate) use select::Walk;
 
 /// What a term stands for; the number is the seed of its hash.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +34,19 @@ enum TermKind {
     Category = 2,
     Type = 3,
     Tag = 4,
+    Append = 5,
+    /// The first event of any append that has an id.
+    Identified = 6,
 }
 
-/// The hash of a stream, category, type or tag.
-pub(crate) type Term = u64;
+/// The hash of a stream, category, type, tag or append id.
+pub(crate) type Term = u32;
 
-fn term(kind: TermKind, text: &str) -> Term {
-    xxh3_64_with_seed(text.as_bytes(), kind as u64)
+fn term(kind: TermKind, text: &[u8]) -> Term {
+    // The high half. All 64 bits would double the dictionaries and spare one look at a record in
+    // some ten thousand look-ups.
+    let hash = xxh3_64_with_seed(text, kind as u64) >> 32;
+    u32::try_from(hash).expect("half of 64 bits")
 }
 
 /// Collects the terms of an event.
@@ -36,111 +55,135 @@ pub(crate) fn terms<'a>(
     stream: &str,
     event_type: &str,
     tags: impl Iterator<Item = &'a str>,
+    append: Option<AppendId>,
 ) {
     out.push(stream_term(stream));
-    out.push(term(TermKind::Category, category_of(stream)));
-    out.push(term(TermKind::Type, event_type));
-    out.extend(tags.map(|tag| term(TermKind::Tag, tag)));
+    out.push(term(TermKind::Category, category_of(stream).as_bytes()));
+    out.push(term(TermKind::Type, event_type.as_bytes()));
+    out.extend(tags.map(|tag| term(TermKind::Tag, tag.as_bytes())));
+    if let Some(id) = append {
+        out.extend([append_term(id), identified_term()]);
+    }
 }
 
 /// The term of a stream.
 pub(crate) fn stream_term(stream: &str) -> Term {
-    term(TermKind::Stream, stream)
+    term(TermKind::Stream, stream.as_bytes())
 }
 
-/// Where an event lies in its segment.
+/// The term of an append id.
+pub(crate) fn append_term(id: AppendId) -> Term {
+    term(TermKind::Append, id.as_bytes())
+}
+
+/// The term of every append that has an id.
+pub(crate) fn identified_term() -> Term {
+    term(TermKind::Identified, &[])
+}
+
+/// A place in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
-    pub(crate) position: Position,
     /// Offset of the record in the file.
     pub(crate) offset: u32,
     /// Offset of its frame.
     pub(crate) frame: u32,
+    /// When the frame was committed.
+    pub(crate) commit_time: Timestamp,
 }
 
-/// Terms are hashes already.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TermHasher(u64);
-
-impl Hasher for TermHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("terms hash as one u64")
-    }
-
-    fn write_u64(&mut self, term: u64) {
-        self.0 = term;
-    }
+/// Why an index file gave no answer. It is built anew then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IndexFault {
+    #[error("page {0} of the index has the wrong checksum")]
+    Page(usize),
+    #[error("the index points outside of itself")]
+    Bounds,
 }
 
-type Postings = HashMap<Term, Vec<u32>, BuildHasherDefault<TermHasher>>;
-
-/// The index of one segment. Events count from 0 in here: their *delta* is the distance from the
-/// segment's base position.
-#[derive(Debug)]
-pub(crate) struct SegmentIndex {
-    base: Position,
-    /// Offset of each record, by delta.
-    records: Vec<u32>,
-    /// First delta and offset of each frame.
-    frames: Vec<(u32, u32)>,
-    postings: Postings,
+/// The events that may carry a term, ascending.
+#[derive(Clone, Debug)]
+pub(crate) enum List<'a> {
+    Slice(&'a [u32]),
+    One(u32),
+    File(FileList<'a>),
 }
 
-impl SegmentIndex {
-    pub(crate) fn new(base: Position) -> Self {
-        Self { base, records: Vec::new(), frames: Vec::new(), postings: Postings::default() }
+/// Whoever has lists of events.
+pub(crate) trait Lists {
+    /// Returns the events that may carry a term.
+    fn list(&self, term: Term) -> Result<List<'_>, IndexFault>;
+}
+
+impl List<'_> {
+    pub(crate) const NONE: List<'static> = List::Slice(&[]);
+
+    /// Returns how many events the list has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Slice(list) => list.len(),
+            Self::One(_) => 1,
+            Self::File(list) => list.len(),
+        }
     }
 
-    /// Notes that a frame begins with the next event.
-    pub(crate) fn begin_frame(&mut self, offset: u32) {
-        self.frames.push((self.next_delta(), offset));
+    /// Collects the lowest `count` events from `first` through `last`, or the highest ones
+    /// downward.
+    pub(crate) fn collect(
+        &self,
+        (first, last): (u32, u32),
+        count: usize,
+        walk: Walk,
+        out: &mut Vec<u32>,
+    ) -> Result<(), IndexFault> {
+        let slice = match self {
+            Self::Slice(deltas) => deltas,
+            Self::One(delta) => std::slice::from_ref(delta),
+            Self::File(file) => return file.collect((first, last), count, walk, out),
+        };
+        let from = slice.partition_point(|&delta| delta < first);
+        let through = slice.partition_point(|&delta| delta <= last);
+        let within = slice.get(from..through).unwrap_or_default();
+        match walk {
+            Walk::Up => out.extend(within.iter().take(count)),
+            Walk::Down => out.extend(within.iter().rev().take(count)),
+        }
+        Ok(())
     }
 
-    /// Notes the next event of the frame.
-    pub(crate) fn push(&mut self, offset: u32, terms: &[Term]) {
-        let delta = self.next_delta();
-        self.records.push(offset);
-        for &term in terms {
-            let list = self.postings.entry(term).or_default();
-            // Two tags of one event may collide.
-            if list.last() != Some(&delta) {
-                list.push(delta);
+    /// Returns the last event before `below`.
+    pub(crate) fn newest(&self, below: u32) -> Result<Option<u32>, IndexFault> {
+        let Some(last) = below.checked_sub(1) else { return Ok(None) };
+        match self {
+            Self::One(delta) => Ok((*delta < below).then_some(*delta)),
+            Self::Slice(deltas) => {
+                let end = deltas.partition_point(|&delta| delta < below);
+                Ok(end.checked_sub(1).map(|at| deltas[at]))
+            }
+            Self::File(file) => {
+                let mut found = Vec::with_capacity(1);
+                file.collect((0, last), 1, Walk::Down, &mut found)?;
+                Ok(found.pop())
             }
         }
     }
 
-    fn next_delta(&self) -> u32 {
-        u32::try_from(self.records.len()).expect("a segment of 4 GiB has fewer than 2^32 events")
-    }
-
-    /// Returns how many events the segment has.
-    pub(crate) fn len(&self) -> u32 {
-        self.next_delta()
-    }
-
-    /// Returns where the event at a position lies, if it is in this segment.
-    pub(crate) fn find(&self, position: Position) -> Option<Location> {
-        let delta = u32::try_from(position.events_since(self.base)?).ok()?;
-        (delta < self.len()).then(|| self.location(delta))
-    }
-
-    fn location(&self, delta: u32) -> Location {
-        let frame = self.frames.partition_point(|&(first, _)| first <= delta) - 1;
-        Location {
-            position: self.base.advanced_by(delta.into()),
-            offset: self.records[delta as usize],
-            frame: self.frames[frame].1,
+    /// Returns how many events of the list come after `delta`.
+    pub(crate) fn count_after(&self, delta: u32) -> Result<usize, IndexFault> {
+        match self {
+            Self::One(one) => Ok(usize::from(*one > delta)),
+            Self::Slice(list) => Ok(list.len() - list.partition_point(|&other| other <= delta)),
+            Self::File(list) => {
+                let mut found = Vec::new();
+                list.collect(
+                    (delta.saturating_add(1), u32::MAX),
+                    usize::MAX,
+                    Walk::Up,
+                    &mut found,
+                )?;
+                Ok(found.len())
+            }
         }
-    }
-
-    /// Goes backward through the events that may carry a term.
-    pub(crate) fn latest(&self, term: Term) -> impl Iterator<Item = Location> {
-        let list = self.postings.get(&term).map_or(&[][..], Vec::as_slice);
-        list.iter().rev().map(|&delta| self.location(delta))
     }
 }
 
@@ -157,15 +200,46 @@ impl Terms {
 
     fn item(item: &QueryItem) -> Vec<Vec<Term>> {
         let any = |kind, names: &mut dyn Iterator<Item = &str>| -> Vec<Term> {
-            names.map(|name| term(kind, name)).collect()
+            names.map(|name| term(kind, name.as_bytes())).collect()
         };
         let mut groups = vec![
-            any(TermKind::Stream, &mut item.streams.iter().map(AsRef::as_ref)),
+            any(TermKind::Stream, &mut item.streams.iter().map(StreamId::as_str)),
             any(TermKind::Category, &mut item.categories.iter().map(AsRef::as_ref)),
             any(TermKind::Type, &mut item.types.iter().map(AsRef::as_ref)),
         ];
-        groups.extend(item.tags.iter().map(|tag| vec![term(TermKind::Tag, tag.as_str())]));
+        groups
+            .extend(item.tags.iter().map(|tag| vec![term(TermKind::Tag, tag.as_str().as_bytes())]));
         groups.retain(|group| !group.is_empty());
         groups
     }
+}
+
+/// Adds a frame whose checksums are right to an index. Refuses one whose records are not.
+pub(crate) fn add_frame(
+    index: &mut MemoryIndex,
+    seed: &crate::format::Seed,
+    offset: u64,
+    frame: &FrameHeader,
+    body: &[u8],
+) -> Result<(), String> {
+    let narrow = |offset: u64| u32::try_from(offset).map_err(|error| error.to_string());
+    // All records first: a frame is in the index whole or not at all.
+    let mut records = Vec::with_capacity(frame.records as usize);
+    for record in record::records(body, frame.records, seed) {
+        let refused = |fault: record::RecordFault| format!("record {}: {fault}", records.len());
+        let (start, record) = record.map_err(refused)?;
+        let append = record.append_mark().map(|mark| mark.id);
+        records.push((narrow(offset + (HEADER_BYTES + start) as u64)?, record, append));
+    }
+    if records.len() != frame.records as usize {
+        return Err(format!("it holds {} records, not {}", records.len(), frame.records));
+    }
+    index.begin_frame(narrow(offset)?, frame.commit_time);
+    let mut found = Vec::new();
+    for (at, record, append) in &records {
+        found.clear();
+        terms(&mut found, record.stream, record.event_type, record.tags(), *append);
+        index.push(*at, &found);
+    }
+    Ok(())
 }

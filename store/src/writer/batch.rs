@@ -46,7 +46,8 @@ impl Batch {
             let mark = append.append_id.filter(|_| at == 0).map(|id| AppendMark { id, digest });
             record::encode(&mut batch.bytes, event, (at == 0, at == last), mark);
             let tags = event.tags.iter().map(AsRef::as_ref);
-            terms(&mut batch.terms, event.stream.as_str(), event.event_type.as_str(), tags);
+            let id = mark.map(|mark| mark.id);
+            terms(&mut batch.terms, event.stream.as_str(), event.event_type.as_str(), tags, id);
             batch.records.push(BatchRecord {
                 start,
                 len: batch.bytes.len() - start,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Answer;
 use super::batch::{Batch, BatchRecord};
-use super::window::Remembered;
+use super::remembered::Remembered;
 use crate::format::frame::HEADER_BYTES;
 use crate::index::Term;
 use crate::view::View;
@@ -31,7 +31,7 @@ pub(super) struct Group {
     /// Where the group leaves the streams that it extends.
     streams: HashMap<StreamId, (Revision, Position)>,
     appends: Vec<Append>,
-    pub(super) ids: Vec<(AppendId, Remembered)>,
+    pub(super) ids: HashMap<AppendId, Remembered>,
     pub(super) waiting: Vec<(oneshot::Sender<Answer>, Appended)>,
     pub(super) sync: bool,
 }
@@ -92,7 +92,7 @@ impl Group {
         }
         let appended = Appended { first, last: position.previous(), deduplicated: false };
         if let Some(id) = append.append_id {
-            self.ids.push((id, Remembered { appended, digest: batch.digest }));
+            self.ids.insert(id, Remembered { appended, digest: batch.digest });
         }
         self.sync |= append.sync;
         self.appends.push(append);

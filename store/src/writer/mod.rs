@@ -16,14 +16,14 @@
 mod batch;
 mod group;
 mod queue;
-mod window;
+mod remembered;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Condition, Conflict, Durability, Position, ReadError,
+    Append, AppendError, Appended, Condition, Conflict, Durability, Position, ReadError,
 };
 use tokio::sync::oneshot;
 
@@ -36,7 +36,7 @@ use crate::view::View;
 use batch::Batch;
 use group::Group;
 pub(crate) use queue::{ClosesOnDrop, Queue, Taken};
-pub(crate) use window::{Remembered, Window};
+pub(crate) use remembered::Remembered;
 
 pub(crate) type Answer = Result<Appended, AppendError>;
 
@@ -73,7 +73,6 @@ pub(crate) enum Inline {
 #[derive(Debug)]
 pub(crate) struct Writer {
     core: Mutex<Core>,
-    window: Arc<Mutex<Window>>,
 }
 
 #[derive(Debug)]
@@ -81,7 +80,8 @@ struct Core {
     tail: LogTail,
     view: Arc<View>,
     durability: Durability,
-    window: Arc<Mutex<Window>>,
+    /// How many append ids are remembered.
+    window: usize,
     poison: Option<Arc<io::Error>>,
     /// Nothing is written any more; the directory may be somebody else's.
     closed: bool,
@@ -95,10 +95,9 @@ impl Writer {
         tail: LogTail,
         view: Arc<View>,
         durability: Durability,
-        window: Window,
+        window: usize,
         segment_bytes: u64,
     ) -> Self {
-        let window = Arc::new(Mutex::new(window));
         let group = Group::default();
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
         let group_bytes = quarter.min(group::BYTES_MAX);
@@ -106,19 +105,13 @@ impl Writer {
             tail,
             view,
             durability,
-            window: Arc::clone(&window),
+            window,
             poison: None,
             closed: false,
             group_bytes,
             group,
         };
-        Self { core: Mutex::new(core), window }
-    }
-
-    /// Returns what an append id did, if the window still knows.
-    pub(crate) fn find(&self, id: AppendId) -> Option<Appended> {
-        let window = lock(&self.window);
-        window.get(id).map(|known| Appended { deduplicated: true, ..known.appended })
+        Self { core: Mutex::new(core) }
     }
 
     /// Writes one request in the caller's thread, if no other thread writes right now and nothing
@@ -158,6 +151,9 @@ impl Writer {
         let mut core = lock(&self.core);
         core.tail.discard_spare();
         let flushed = core.flush();
+        if flushed.is_ok() {
+            core.tail.file_active();
+        }
         core.closed = true;
         core.view.close();
         match flushed {
@@ -235,11 +231,12 @@ impl Core {
             return Err(AppendError::Poisoned(Arc::clone(cause)));
         }
         if let Some(id) = append.append_id {
-            if let Some(known) = lock(&self.window).get(id) {
-                return known.answer(id, batch.digest).map(|earlier| Some((earlier, true)));
-            }
-            if let Some((_, known)) = self.group.ids.iter().find(|(staged, _)| *staged == id) {
+            if let Some(known) = self.group.ids.get(&id) {
                 return known.answer(id, batch.digest).map(|earlier| Some((earlier, false)));
+            }
+            let known = self.view.find_append(id, self.window);
+            if let Some(known) = known.map_err(|error| AppendError::Check(Arc::new(error)))? {
+                return known.answer(id, batch.digest).map(|earlier| Some((earlier, true)));
             }
         }
         self.check(&append.condition)?;
@@ -276,14 +273,7 @@ impl Core {
             return;
         }
         let result = self.write_group();
-        if result.is_ok() {
-            // Whoever sees the events finds their append ids too.
-            let mut window = lock(&self.window);
-            self.publish();
-            for (id, remembered) in self.group.ids.drain(..) {
-                window.insert(id, remembered);
-            }
-        } else if self.poison.is_none() {
+        if self.poison.is_none() {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
         }
@@ -325,11 +315,12 @@ impl Core {
         let group = &self.group;
         let narrow = |offset: u64| u32::try_from(offset).expect("a segment has less than 4 GiB");
         let mut index = segment.index_mut();
-        index.begin_frame(narrow(written));
+        let open = index.open();
+        open.begin_frame(narrow(written), self.tail.commit_time());
         let mut terms = 0;
         for staged in &group.records {
             let offset = narrow(written + staged.start as u64);
-            index.push(offset, &group.terms[terms..staged.terms_end]);
+            open.push(offset, &group.terms[terms..staged.terms_end]);
             terms = staged.terms_end;
         }
         drop(index);

@@ -210,7 +210,7 @@ fn a_reader_beside_the_writer_sees_a_growing_prefix() {
             assert_eq!(reader.refresh().unwrap(), Position::new(n));
         }
     }
-    assert!(reader.segments().len() > 2, "{:?}", reader.segments());
+    assert!(reader.segments().unwrap().len() > 2, "{:?}", reader.segments());
     assert!(reader.damage().is_none());
     let all = read_all(|r| reader.read(r).unwrap(), &Query::all(), 9);
     assert_eq!(all, read_all(|r| store.read_blocking(r).unwrap(), &Query::all(), 50));

@@ -184,6 +184,7 @@ fn five_segments() -> (TempDir, Store, Vec<PathBuf>) {
     store.close().unwrap();
     let mut names: Vec<PathBuf> =
         fs::read_dir(store.path().join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    names.retain(|name| name.extension().is_some_and(|extension| extension == "seg"));
     names.sort();
     assert_eq!(names.len(), 5);
     (dir, store, names)
@@ -192,29 +193,37 @@ fn five_segments() -> (TempDir, Store, Vec<PathBuf>) {
 #[test]
 fn a_missing_segment_is_named_and_nothing_is_removed() {
     let (dir, store, names) = five_segments();
-    for gone in 0..names.len() {
-        let copy = dir.path().join(format!("copy-{gone}"));
+    for (id, gone) in (1..).zip(&names) {
+        let copy = dir.path().join(format!("copy-{id}"));
         copy_store(store.path(), &copy);
-        fs::remove_file(copy.join("log").join(names[gone].file_name().unwrap())).unwrap();
+        fs::remove_file(copy.join("log").join(gone.file_name().unwrap())).unwrap();
+        let files = fs::read_dir(copy.join("log")).unwrap().count();
         let error = Store::open(&copy, small()).unwrap_err();
-        let id = gone as u64 + 1;
         assert!(
             matches!(error, OpenError::MissingSegment { id: found, .. } if found == id),
             "{error}"
         );
-        assert_eq!(fs::read_dir(copy.join("log")).unwrap().count(), names.len() - 1);
+        assert_eq!(fs::read_dir(copy.join("log")).unwrap().count(), files);
     }
     // Another segment's bytes under the name of one.
     let copy = dir.path().join("swapped");
     copy_store(store.path(), &copy);
     let name = |at: usize| copy.join("log").join(names[at].file_name().unwrap());
     fs::copy(name(2), name(1)).unwrap();
-    let error = Store::open(&copy, small()).unwrap_err();
-    assert!(matches!(error, OpenError::File { .. }), "{error}");
+    let reader = ReadOnlyStore::open_and_walk(&copy).unwrap();
+    assert!(matches!(reader.damage(), Some(OpenError::File { .. })), "{:?}", reader.damage());
+    let opened = Store::open(&copy, small()).unwrap();
+    let after = |n| opened.read_blocking(&Read::forward(Query::all(), Position::new(n)).limit(4));
+    assert_eq!(after(0).unwrap().events.len(), 4);
+    assert!(matches!(after(4), Err(ReadError::Damaged { .. })), "{:?}", after(4));
+    assert_eq!(after(8).unwrap().events.len(), 4);
+    // What a stream's end is cannot be known where a part of the log is gone, if it may lie there.
+    assert!(opened.append_blocking(one("a-2", "x")).is_err());
+    assert!(opened.append_blocking(one("a-1", "x")).is_ok());
 }
 
 #[test]
-fn damage_in_a_sealed_segment_is_refused_and_read_up_to() {
+fn damage_in_a_sealed_segment_is_an_error_of_the_read_that_meets_it() {
     let dir = temp();
     let store = open(&dir, Options { durability: Durability::Os, ..small() });
     for n in 0..20 {
@@ -224,16 +233,37 @@ fn damage_in_a_sealed_segment_is_refused_and_read_up_to() {
     let mut bytes = fs::read(store.path().join(SEGMENT)).unwrap();
     bytes[4096 + 9_000] ^= 1;
     fs::write(store.path().join(SEGMENT), bytes).unwrap();
-    let error = Store::open(store.path(), small()).unwrap_err();
-    assert!(matches!(error, OpenError::AcknowledgedDamage { .. }), "{error}");
-    let reader = ReadOnlyStore::open(store.path()).unwrap();
-    let damage = reader.damage().expect("the damage is reported");
-    let found = read_all(|r| reader.read(r).unwrap(), &Query::all(), 10);
-    assert!(
-        matches!(damage, OpenError::AcknowledgedDamage { position, .. }
-            if position.get() == found.len() as u64 + 1),
-        "{damage}"
-    );
+    let walked = ReadOnlyStore::open_and_walk(store.path()).unwrap();
+    let Some(OpenError::AcknowledgedDamage { position: bad, .. }) = walked.damage() else {
+        panic!("{:?}", walked.damage());
+    };
+    assert_eq!(walked.head(), bad.previous());
+    let index = store.path().join(SEGMENT).with_extension("idx");
+    for indexed in [true, false] {
+        if !indexed {
+            fs::remove_file(&index).unwrap();
+        }
+        let reader = ReadOnlyStore::open(store.path()).unwrap();
+        let page = |read: Read| reader.read(&read.limit(1));
+        let mut after = Position::START;
+        while after.next() < *bad {
+            after = page(Read::forward(Query::all(), after)).unwrap().scanned;
+        }
+        let error = page(Read::forward(Query::all(), after)).unwrap_err();
+        assert!(
+            matches!(&error, ReadError::Damaged { position, .. } if position == bad),
+            "{error}"
+        );
+        let error = page(Read::backward(Query::all(), bad.next())).unwrap_err();
+        assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+        let mut scan = reader.scan(Position::START).unwrap();
+        for _ in 1..bad.get() {
+            assert!(scan.next().unwrap().is_ok(), "indexed {indexed}");
+        }
+        assert!(matches!(scan.next(), Some(Err(ReadError::Damaged { .. }))));
+        assert_eq!(reader.head(), Position::new(20));
+        assert_eq!(page(Read::forward(Query::all(), Position::new(15))).unwrap().events.len(), 1);
+    }
 }
 
 #[test]
@@ -276,10 +306,19 @@ fn a_reader_has_what_lies_before_a_bad_or_missing_segment() {
             "missing" => fs::remove_file(file).unwrap(),
             _ => fs::write(file, vec![0xFF; 65_536]).unwrap(),
         }
-        assert!(Store::open(&copy, small()).is_err());
-        let reader = ReadOnlyStore::open(&copy).unwrap();
+        let reader = ReadOnlyStore::open_and_walk(&copy).unwrap();
         assert!(reader.damage().is_some(), "{kind}");
         assert_eq!(reader.head(), Position::new(4), "{kind}");
+        let reader = ReadOnlyStore::open(&copy).unwrap();
+        let first = reader.read(&Read::forward(Query::all(), Position::START).limit(4)).unwrap();
+        assert_eq!(first.events.len(), 4);
+        if kind == "missing" {
+            assert!(Store::open(&copy, small()).is_err());
+            assert_eq!(reader.head(), Position::new(4));
+        } else {
+            let next = reader.read(&Read::forward(Query::all(), Position::new(4)));
+            assert!(matches!(next, Err(ReadError::Damaged { .. })), "{next:?}");
+        }
     }
 }
 

@@ -6,5 +6,6 @@ mod basics;
 mod common;
 mod damage;
 mod groups;
+mod index;
 mod model;
 mod races;

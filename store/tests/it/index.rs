@@ -1,0 +1,328 @@
+//! Index files: their answers are those of a walk over the log, and they are never trusted.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use headwater_core::{
+    Append, AppendId, Category, Condition, EventLog, EventType, ExpectedRevision, Position, Query,
+    Read, ReadError, RecordedEvent, Revision, StreamId, Timestamp, Visibility,
+};
+use headwater_store::{Options, ReadOnlyStore, Store};
+use pollster::block_on;
+use proptest::prelude::*;
+
+use crate::common::*;
+use crate::damage::copy_store;
+
+/// The index files of a store, oldest first.
+fn index_files(store: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(store.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == "idx")).collect();
+    files.sort();
+    files
+}
+
+fn types() -> [EventType; 3] {
+    ["opened", "changed", "closed"].map(|name| EventType::new(name).unwrap())
+}
+
+/// Queries of every kind over what [`fill`] appends.
+fn queries() -> Vec<Query> {
+    let [opened, changed, _] = types();
+    let category = |name| Query::category(Category::new(name).unwrap());
+    vec![
+        Query::all(),
+        Query::stream(stream("order-7")),
+        Query::stream(stream("order-none")),
+        category("user"),
+        Query::types([opened.clone()]),
+        Query::types([opened.clone(), changed.clone()]),
+        Query::tags([tag("t:3")]),
+        Query::tags([tag("t:3")]).and_types([changed]),
+        Query::tags([tag("t:1"), tag("t:2")]).or(category("user").and_types([opened])),
+    ]
+}
+
+/// Appends `count` events of 40 streams in batches of every size.
+fn fill(store: &Store, count: usize) {
+    let mut n = 0;
+    while n < count {
+        let batch = (n * 7) % 13 + 1;
+        let events = (0..batch).map(|_| {
+            n += 1;
+            let category = if n.is_multiple_of(5) { "user" } else { "order" };
+            let name = format!("{category}-{}", (n * 31) % 20);
+            let mut new = event(&name, types()[n % 3].as_str(), &"x".repeat((n * 17) % 300));
+            new.tags = vec![tag(&format!("t:{}", n % 6)), tag(&format!("t:{}", n % 4))];
+            new
+        });
+        let append = Append::new(events.collect::<Vec<_>>());
+        store.append_blocking(append.with_id(AppendId::generate())).unwrap();
+    }
+}
+
+/// Compares every way to ask with a walk over everything.
+fn agrees(read: impl Fn(&Read) -> Result<headwater_core::Page, ReadError> + Copy) {
+    let all = read_all(|r| read(r).unwrap(), &Query::all(), 1000);
+    for query in queries() {
+        let mut expected: Vec<RecordedEvent> =
+            all.iter().filter(|event| query.matches(*event)).cloned().collect();
+        for limit in [3, 200] {
+            assert_eq!(read_all(|r| read(r).unwrap(), &query, limit), expected, "{query:?}");
+        }
+        expected.reverse();
+        assert_eq!(read_back(|r| read(r).unwrap(), &query, 7), expected, "{query:?}");
+    }
+}
+
+fn filled() -> (tempfile::TempDir, Store) {
+    let dir = temp();
+    let store = open(&dir, small());
+    fill(&store, 1_500);
+    (dir, store)
+}
+
+#[test]
+fn an_indexed_store_answers_like_a_walk() {
+    let (_dir, store) = filled();
+    agrees(|read| store.read_blocking(read));
+    store.close().unwrap();
+    let files = index_files(store.path());
+    assert!(files.len() > 3, "{files:?}");
+    let one = Options { open_segments: 1, ..small() };
+    for options in [small(), one] {
+        let again = Store::open(store.path(), options).unwrap();
+        agrees(|read| again.read_blocking(read));
+    }
+    let reader = ReadOnlyStore::open(store.path()).unwrap();
+    agrees(|read| reader.read(read));
+}
+
+#[test]
+fn opening_reads_no_sealed_log_and_its_index_alone_answers() {
+    let (dir, store) = filled();
+    let head = block_on(store.head(Visibility::Committed)).unwrap();
+    store.close().unwrap();
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    // Everything in the sealed segments but their headers is destroyed.
+    for index in index_files(&copy) {
+        let segment = index.with_extension("seg");
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[4096..].fill(0xEE);
+        fs::write(&segment, bytes).unwrap();
+    }
+    let opened = Store::open(&copy, small()).unwrap();
+    assert_eq!(block_on(opened.head(Visibility::Committed)).unwrap(), head);
+    let first = opened.read_blocking(&Read::forward(Query::all(), Position::START));
+    assert!(matches!(first, Err(ReadError::Damaged { .. })), "{first:?}");
+    let last = opened.read_blocking(&Read::backward(Query::all(), Position::MAX).limit(1));
+    assert_eq!(last.unwrap().events[0].position, head);
+}
+
+#[test]
+fn a_bad_index_file_is_built_anew_and_never_believed() {
+    let (dir, store) = filled();
+    let expected = read_all(|r| store.read_blocking(r).unwrap(), &Query::all(), 1000);
+    store.close().unwrap();
+    let files = index_files(store.path());
+    let (first, second) = (files[0].file_name().unwrap(), files[1].file_name().unwrap());
+    let good = fs::read(&files[0]).unwrap();
+    let foreign = fs::read(&files[1]).unwrap();
+    let mut newer = good.clone();
+    newer[8] = 9;
+    let changes: Vec<(String, Vec<u8>)> = (0..good.len())
+        .step_by(211)
+        .map(|at| {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
+            (format!("byte {at}"), bytes)
+        })
+        .chain([
+            ("empty".to_owned(), Vec::new()),
+            ("zeros".to_owned(), vec![0; good.len()]),
+            ("ones".to_owned(), vec![0xFF; good.len()]),
+            ("short".to_owned(), good[..good.len() - 1].to_vec()),
+            ("long".to_owned(), [&good[..], &[0; 8]].concat()),
+            ("of another segment".to_owned(), foreign),
+            ("of another version".to_owned(), newer),
+        ])
+        .collect();
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    for (what, bytes) in changes {
+        let path = copy.join("log").join(first);
+        fs::write(&path, &bytes).unwrap();
+        // A reader changes nothing.
+        let reader = ReadOnlyStore::open(&copy).unwrap();
+        agrees(|read| reader.read(read));
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{what}");
+        let opened = Store::open(&copy, small()).unwrap();
+        let found = read_all(|r| opened.read_blocking(r).unwrap(), &Query::all(), 1000);
+        assert_eq!(found, expected, "{what}");
+        agrees(|read| opened.read_blocking(read));
+    }
+    // An index of the same segment in another life of the store.
+    fs::write(copy.join("log").join(second), fs::read(&files[1]).unwrap()).unwrap();
+    fs::remove_file(copy.join("log").join(first)).unwrap();
+    let opened = Store::open(&copy, small()).unwrap();
+    agrees(|read| opened.read_blocking(read));
+    assert_eq!(fs::read(copy.join("log").join(first)).unwrap(), good, "the same bytes again");
+}
+
+#[test]
+fn the_newest_segment_is_indexed_when_the_store_is_closed() {
+    let dir = temp();
+    let store = open(&dir, Options { segment_bytes: 16 << 20, ..small() });
+    for _ in 0..4 {
+        fill(&store, 4_000);
+    }
+    store.close().unwrap();
+    assert_eq!(index_files(store.path()).len(), 1);
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    // Walked from the end of what the file covers: what lies before is not looked at.
+    let segment = index_files(&copy)[0].with_extension("seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[8192] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let opened = Store::open(&copy, small()).unwrap();
+    let first = opened.read_blocking(&Read::forward(Query::all(), Position::START));
+    assert!(matches!(first, Err(ReadError::Damaged { .. })), "{first:?}");
+
+    let again = open(&dir, Options { segment_bytes: 16 << 20, ..small() });
+    fill(&again, 500);
+    agrees(|read| again.read_blocking(read));
+    // Behind the file there is something in memory, and both go into the next file.
+    let before = fs::read(&index_files(again.path())[0]).unwrap();
+    let big = "x".repeat(3 << 20);
+    for _ in 0..5 {
+        again.append_blocking(one("big-1", &big)).unwrap();
+    }
+    again.close().unwrap();
+    let after = fs::read(&index_files(again.path())[0]).unwrap();
+    assert!(after.len() > before.len(), "{} and {} bytes", before.len(), after.len());
+    let last = Store::open(store.path(), small()).unwrap();
+    agrees(|read| last.read_blocking(read));
+}
+
+#[test]
+fn an_append_id_is_found_in_sealed_segments_and_forgotten_beyond_the_window() {
+    let dir = temp();
+    let store = open(&dir, small());
+    let id = |n: u32| AppendId::from_name(&n.to_le_bytes());
+    let append = |n: u32| {
+        let events = [event("a-1", "t", &"x".repeat(3_000)), event("a-2", "t", &n.to_string())];
+        Append::new(events).with_id(id(n))
+    };
+    for n in 0..60 {
+        store.append_blocking(append(n)).unwrap();
+    }
+    store.close().unwrap();
+    assert!(index_files(store.path()).len() > 1);
+    for window in [0_u8, 1, 30, 59, 60, 200] {
+        let store = open(&dir, Options { idempotency_window: window.into(), ..small() });
+        for n in 0..60 {
+            let found = block_on(store.find_append(id(n))).unwrap();
+            let first = u64::from(2 * n + 1);
+            let expected = (60 - n <= window.into()).then_some((first, first + 1, true));
+            let found = found.map(|done| (done.first.get(), done.last.get(), done.deduplicated));
+            assert_eq!(found, expected, "{n} of the newest {window}");
+        }
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn names_whose_hashes_collide_keep_their_own_events() {
+    let dir = temp();
+    let store = open(&dir, small());
+    // The index knows names by 32 bits: among some hundred thousand, two are alike.
+    let mut seen = HashMap::new();
+    let (a, b) = (0..1_000_000_u32)
+        .find_map(|n| {
+            let hash = xxhash_rust::xxh3::xxh3_64_with_seed(format!("s-{n}").as_bytes(), 1) >> 32;
+            seen.insert(hash, n).map(|other| (format!("s-{other}"), format!("s-{n}")))
+        })
+        .expect("the birthday paradox");
+    let revision = |store: &Store, name: &str| block_on(store.stream_revision(&stream(name)));
+    for n in 0..200_usize {
+        let append = one(&a, &"x".repeat(500 + n));
+        store.append_blocking(append).unwrap();
+    }
+    assert_eq!(revision(&store, &b).unwrap(), Revision::NONE);
+    let absent = Condition::stream(stream(&b), ExpectedRevision::NoStream);
+    store.append_blocking(one(&b, "mine").under(absent)).unwrap();
+    store.append_blocking(one(&a, "yours")).unwrap();
+    for store in [&store, &{
+        store.close().unwrap();
+        open(&dir, small())
+    }] {
+        assert_eq!(revision(store, &a).unwrap().get(), 201);
+        assert_eq!(revision(store, &b).unwrap().get(), 1);
+        let query = Query::stream(stream(&b));
+        let found = read_all(|r| store.read_blocking(r).unwrap(), &query, 10);
+        assert_eq!(payloads(&found), ["mine"]);
+    }
+}
+
+#[test]
+fn a_moment_is_found_in_every_segment() {
+    let (dir, store) = filled();
+    let check = |store: &Store| {
+        let all = read_all(|r| store.read_blocking(r).unwrap(), &Query::all(), 1000);
+        let last = |time: Timestamp| {
+            let before = all.iter().rev().find(|event| event.commit_time <= time);
+            before.map_or(Position::START, |event| event.position)
+        };
+        let nanos = all.iter().map(|event| event.commit_time.as_nanos());
+        for time in nanos.flat_map(|nanos| [nanos - 1, nanos, nanos + 1]).chain([0, i64::MAX]) {
+            let time = Timestamp::from_nanos(time);
+            assert_eq!(store.position_at(time).unwrap(), last(time), "{time:?}");
+        }
+    };
+    check(&store);
+    store.close().unwrap();
+    check(&open(&dir, small()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn postings_of_any_shape_come_back(gaps in prop::collection::vec(
+        prop_oneof![6 => Just(1_usize), 3 => 2..40_usize, 1 => 100..400_usize], 1..60))
+    {
+        let dir = temp();
+        let store = open(&dir, Options { segment_bytes: 1 << 20, ..small() });
+        let (mut rare, mut n) = (Vec::new(), 0);
+        for gap in gaps {
+            let events: Vec<_> = (0..gap).map(|at| {
+                let name = if at == 0 { "rare-1" } else { "often-1" };
+                event(name, "t", "x")
+            }).collect();
+            rare.push(n + 1);
+            n += gap as u64;
+            store.append_blocking(Append::new(events)).unwrap();
+        }
+        // Seals the segment.
+        for _ in 0..6 {
+            store.append_blocking(one("big-1", &"x".repeat(200_000))).unwrap();
+        }
+        store.close().unwrap();
+        prop_assert!(!index_files(store.path()).is_empty());
+        let store = open(&dir, small());
+        let query = Query::stream(StreamId::new("rare-1").unwrap());
+        let positions = |events: Vec<RecordedEvent>| -> Vec<u64> {
+            events.iter().map(|event| event.position.get()).collect()
+        };
+        let page = |r: &Read| store.read_blocking(r).unwrap();
+        prop_assert_eq!(&positions(read_all(page, &query, 2)), &rare);
+        rare.reverse();
+        prop_assert_eq!(&positions(read_back(page, &query, 5)), &rare);
+        let category = Query::category(Category::new("often").unwrap());
+        prop_assert_eq!(read_all(page, &category, 50).len() as u64, n - rare.len() as u64);
+    }
+}
