@@ -60,7 +60,8 @@ fn read(path: &Path) -> Result<Vec<u8>, DecodeStoreError> {
     fs::read(path).map_err(|error| DecodeStoreError::Io(path.to_owned(), error))
 }
 
-/// Lists what is not in the making, in the order of the names, which is that of the positions.
+/// Lists what is neither in the making nor an index, in the order of the names, which is that of
+/// the positions.
 fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -68,7 +69,8 @@ fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     };
     let paths: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
     let mut paths = paths?;
-    paths.retain(|path| path.extension().is_none_or(|extension| extension != "tmp"));
+    let derived = |path: &PathBuf| path.extension().is_some_and(|e| e == "tmp" || e == "idx");
+    paths.retain(|path| !derived(path));
     paths.sort();
     Ok(paths)
 }
