@@ -12,6 +12,7 @@ pub use headwater_core::*;
 #[cfg(feature = "projections")]
 pub use headwater_projections as projections;
 pub use headwater_store::{
-    CloseError, Cut, EventRef, OpenError, OpenMode, Options, Preallocation, ReadOnlyStore,
-    RecoveryReport, Scan, SegmentSummary, Store,
+    CloseError, Cut, Cutoff, EventRef, OpenError, OpenMode, Options, Passing, Preallocation,
+    ReadOnlyStore, RecoveryReport, Removal, Retention, RetentionError, RetentionReport, Scan,
+    SegmentSummary, Store,
 };

@@ -188,6 +188,12 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// Cancel safe.
     async fn read(&self, read: Read) -> Result<Page, ReadError>;
 
+    /// Returns the last position that was removed from the beginning of the log, after which it
+    /// starts; [`Position::START`] in a log that removes nothing.
+    async fn start(&self) -> Result<Position, ReadError> {
+        Ok(Position::START)
+    }
+
     /// Returns the position of the last event, [`Position::START`] if there is none.
     ///
     /// # Cancel safety

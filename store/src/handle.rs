@@ -15,10 +15,13 @@ use headwater_core::{
 use crate::catalog::CatalogFile;
 use crate::error::{CloseError, OpenError};
 use crate::fs::{Fs, FsFile, RealFs};
+use crate::ledger::{self, Removal};
 use crate::offsets::{self, Offsets, Operation, Outcome};
 use crate::open::{self, Opened, RecoveryReport};
 use crate::options::Options;
+use crate::retention::{self, Cutoff, Keeper, Passing, Retention, RetentionError, RetentionReport};
 use crate::scan::Scan;
+use crate::tails::TailsFile;
 use crate::view::View;
 use crate::writer::{Inline, Queue, Request, Writer};
 
@@ -66,6 +69,7 @@ struct Inner {
     offsets: Arc<Offsets>,
     operations: Arc<Queue<offsets::Request>>,
     catalog: Arc<CatalogFile>,
+    keeper: Arc<Keeper>,
     running: Mutex<Option<Running>>,
 }
 
@@ -116,7 +120,8 @@ impl Store {
         let opened = open::open(fs, path, &options)?;
         let Opened { id, lock, catalog, tail, offsets, report } = opened;
         let window = options.idempotency_window;
-        let view = Arc::new(View::new(tail.segments(), report.head));
+        let tails = TailsFile::new(Arc::clone(fs), path.to_owned(), id);
+        let view = Arc::new(View::new(tail.segments(), tails, report.head));
         let writer =
             Writer::new(tail, Arc::clone(&view), options.durability, window, options.segment_bytes);
         let (writer, offsets) = (Arc::new(writer), Arc::new(offsets));
@@ -131,7 +136,24 @@ impl Store {
         let first = spawn("headwater-writer", Box::new(move || w.run(&a)))?;
         let second = spawn("headwater-offsets", Box::new(move || o.run(&q)));
         let second = second.inspect_err(|_| appends.close())?;
-        let running = Running { threads: vec![first, second], _lock: lock };
+        let mut running = Running { threads: vec![first, second], _lock: lock };
+        let keeper = Arc::new(Keeper {
+            fs: Arc::clone(fs),
+            root: path.to_owned(),
+            view: Arc::clone(&view),
+            writer: Arc::clone(&writer),
+            offsets: Arc::clone(&offsets),
+            busy: Mutex::new(()),
+        });
+        if options.retention != Retention::default() {
+            let (keeper, segments) = (Arc::clone(&keeper), view.all_segments());
+            let work = move || keeper.run(&segments, options.retention);
+            let third = spawn("headwater-retention", Box::new(work));
+            running.threads.push(third.inspect_err(|_| {
+                appends.close();
+                operations.close();
+            })?);
+        }
         let inner = Inner {
             id,
             path: path.to_owned(),
@@ -145,6 +167,7 @@ impl Store {
             offsets,
             operations,
             catalog,
+            keeper,
             running: Mutex::new(Some(running)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -201,6 +224,74 @@ impl Store {
         scan(&self.inner.view, after)
     }
 
+    /// Removes the beginning of the log, whole segments at a time, and writes into the ledger what
+    /// went. With [`Passing::Refuse`] it goes as far as the slowest group, and the report says who
+    /// held it.
+    ///
+    /// What a stream's revisions were is kept: they go on where they ended. Reading below the new
+    /// start is [`ReadError::BelowStart`]; a stream that lost nothing can still be read whole.
+    ///
+    /// # Errors
+    ///
+    /// [`RetentionError`]; nothing was removed then.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in what is removed, which is read once. Appends go on meanwhile.
+    pub fn remove(
+        &self,
+        cutoff: Cutoff,
+        passing: Passing,
+    ) -> Result<RetentionReport, RetentionError> {
+        self.inner.keeper.remove(cutoff, passing)
+    }
+
+    /// Returns what [`remove`](Self::remove) would do, and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the log cannot be read.
+    pub fn would_remove(
+        &self,
+        cutoff: Cutoff,
+        passing: Passing,
+    ) -> Result<RetentionReport, ReadError> {
+        retention::preview(&self.inner.view, &self.inner.offsets.groups(), cutoff, passing)
+    }
+
+    /// Reads the ledger of what was removed, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] if the file cannot be read.
+    pub fn ledger(&self) -> Result<Vec<Removal>, ReadError> {
+        let read = ledger::read(self.inner.keeper.fs.as_ref(), &self.inner.path);
+        read.map_err(|error| ReadError::Io(Arc::new(error)))
+    }
+
+    /// Keeps what comes after `after` from being removed, until the pin is moved or removed. A pin
+    /// is a group that nobody consumes: it is durable, and listed with the groups.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`]; a position outside of the log, among others.
+    pub async fn pin(&self, name: GroupName, after: Position) -> Result<(), GroupError> {
+        let state = self.open_group(name.clone(), Query::all(), Start::After(after)).await?;
+        if state.floor() != after {
+            self.seek_group(&name, after).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of what a pin kept.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Unknown`] if there is no such pin.
+    pub async fn unpin(&self, name: &GroupName) -> Result<(), GroupError> {
+        self.delete_group(name).await
+    }
+
     /// Makes every append that was answered durable, and returns how far that is.
     ///
     /// Blocks for one sync, if there is anything to sync.
@@ -252,6 +343,7 @@ pub(crate) fn scan(view: &View, after: Position) -> Result<Scan, ReadError> {
     if after > head {
         return Err(ReadError::BeyondHead { asked: after, head });
     }
+    view.check_start(after)?;
     Ok(Scan::new(view.segments(), after.next(), head))
 }
 
@@ -263,6 +355,7 @@ impl Inner {
         };
         self.appends.close();
         self.operations.close();
+        self.view.all_segments().close();
         for thread in running.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
@@ -342,6 +435,10 @@ impl EventLog for Store {
         Ok(self.inner.view.head(visibility))
     }
 
+    async fn start(&self) -> Result<Position, ReadError> {
+        Ok(self.inner.view.start())
+    }
+
     async fn wait_for(
         &self,
         position: Position,
@@ -368,7 +465,7 @@ impl GroupLog for Store {
         start: Start,
     ) -> Result<GroupState, GroupError> {
         let start = match start {
-            Start::Beginning => Position::START,
+            Start::Beginning => self.inner.view.start(),
             Start::End => self.inner.view.head(Visibility::Committed),
             Start::After(position) => position,
         };

@@ -15,6 +15,7 @@ mod format;
 mod fs;
 mod handle;
 mod index;
+mod ledger;
 mod log;
 #[expect(unsafe_code, reason = "the only place that maps files; its invariants are numbered")]
 mod mmap;
@@ -23,10 +24,12 @@ mod open;
 mod options;
 mod read_only;
 mod recovery;
+mod retention;
 mod scan;
 mod segment;
 mod segments;
 mod tail;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -34,8 +37,10 @@ mod writer;
 
 pub use error::{CloseError, OpenError};
 pub use handle::Store;
+pub use ledger::Removal;
 pub use log::Cut;
 pub use open::RecoveryReport;
 pub use options::{OpenMode, Options, Preallocation};
 pub use read_only::{ReadOnlyStore, SegmentSummary};
+pub use retention::{Cutoff, Passing, Retention, RetentionError, RetentionReport};
 pub use scan::{EventRef, Scan};

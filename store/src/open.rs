@@ -12,12 +12,13 @@ use crate::format::BLOCK_BYTES;
 use crate::format::catalog::{Catalog, LogEntry};
 use crate::format::identity::Identity;
 use crate::format::segment::LogKind;
-use crate::fs::{Fs, FsFile, is_temporary, read_file, write_file};
+use crate::fs::{Access, Fs, FsFile, is_temporary, read_file, write_file};
 use crate::index::add_frame;
 use crate::log::{Cut, Depth, LogDir, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
 use crate::options::{OpenMode, Options};
 use crate::tail::{Layout, LogTail};
+use crate::tails;
 
 pub(crate) const STORE_FILE: &str = "STORE";
 const LOCK_FILE: &str = "LOCK";
@@ -68,6 +69,10 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let mut catalog = catalog::read(fs.as_ref(), root, identity.id)?;
     let dir = |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
 
+    if catalog.events.first_segment > 1 {
+        let path = root.join(tails::FILE_NAME);
+        fs.open(&path, Access::Read).map_err(OpenError::io("read", path))?;
+    }
     let events = dir(LogKind::Events);
     let recovered =
         open_log(&events, &catalog.events, Depth::Newest, |segment, offset, frame, body| {

@@ -5,6 +5,7 @@ use headwater_core::Durability;
 use crate::error::OpenError;
 use crate::format::BLOCK_BYTES;
 pub use crate::fs::Preallocation;
+use crate::retention::Retention;
 
 /// Smallest segment: 64 KiB.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -45,6 +46,9 @@ pub struct Options {
     /// few kilobytes of memory and two of the process's maps (65,530 by Linux's default). Reading
     /// opens others as it needs them. The default is 4,096.
     pub open_segments: usize,
+    /// What is removed by itself, when the store is opened and each time a segment is full, as far
+    /// as every group has read it. The default is nothing.
+    pub retention: Retention,
 }
 
 impl Default for Options {
@@ -56,6 +60,7 @@ impl Default for Options {
             preallocation: Preallocation::Auto,
             idempotency_window: 100_000,
             open_segments: 4096,
+            retention: Retention::default(),
         }
     }
 }

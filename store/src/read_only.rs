@@ -17,13 +17,16 @@ use crate::format::segment::LogKind;
 use crate::fs::{Fs, RealFs};
 use crate::handle::scan;
 use crate::index::add_frame;
+use crate::ledger::{self, Removal};
 use crate::log::{Depth, LogDir, Purpose, Recovered, recover};
 use crate::offsets::{Groups, fold};
 use crate::open;
 use crate::options::Options;
+use crate::retention::{self, Cutoff, Passing, RetentionReport};
 use crate::scan::Scan;
 use crate::segment::Segment;
 use crate::segments::{Segments, bound};
+use crate::tails::TailsFile;
 use crate::view::View;
 
 /// How often a walk is repeated that may have met a frame being written.
@@ -129,7 +132,9 @@ impl ReadOnlyStore {
             &log.sealed,
             log.active.clone(),
         ));
-        let view = Arc::new(View::new(Arc::clone(&segments), log.end.next.previous()));
+        let tails = TailsFile::new(Arc::clone(fs), root.to_owned(), identity.id);
+        let view = View::new(Arc::clone(&segments), tails, log.end.next.previous());
+        let view = Arc::new(view);
         let groups = groups.into_values().collect();
         let store = Self {
             identity,
@@ -164,6 +169,35 @@ impl ReadOnlyStore {
     /// Returns the epoch of the last writer: how often the store was opened to write.
     pub fn epoch(&self) -> u32 {
         self.catalog.epoch
+    }
+
+    /// Returns the last position that retention has removed: the log starts after it.
+    pub fn start(&self) -> Position {
+        self.view.start()
+    }
+
+    /// Returns what [`Store::remove`](crate::Store::remove) would do, by the groups' progress when
+    /// this was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the log cannot be read.
+    pub fn would_remove(
+        &self,
+        cutoff: Cutoff,
+        passing: Passing,
+    ) -> Result<RetentionReport, ReadError> {
+        retention::preview(&self.view, &self.groups, cutoff, passing)
+    }
+
+    /// Reads the ledger of what retention has removed, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] if the file cannot be read.
+    pub fn ledger(&self) -> Result<Vec<Removal>, ReadError> {
+        let read = ledger::read(self.events.fs.as_ref(), &self.events.root);
+        read.map_err(|error| ReadError::Io(Arc::new(error)))
     }
 
     /// Returns the last position.

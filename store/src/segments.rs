@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use headwater_core::{Position, ReadError};
 
@@ -22,6 +22,9 @@ use crate::segment::Segment;
 pub(crate) struct Segments {
     home: Arc<Home>,
     list: RwLock<SegmentList>,
+    /// The newest segment, and whether no other will follow.
+    newest: Mutex<(u64, bool)>,
+    changed: Condvar,
 }
 
 pub(crate) type SegmentList = Arc<Vec<Arc<SegmentEntry>>>;
@@ -72,7 +75,9 @@ impl Segments {
             let (base, id) = (active.header.base, active.header.id);
             list.push(Arc::new(SegmentEntry::new(&home, base, id, Some(active))));
         }
-        Self { home, list: RwLock::new(Arc::new(list)) }
+        let newest = list.last().map_or(0, |last| last.id);
+        let list = RwLock::new(Arc::new(list));
+        Self { home, list, newest: Mutex::new((newest, false)), changed: Condvar::new() }
     }
 
     pub(crate) fn list(&self) -> SegmentList {
@@ -89,6 +94,25 @@ impl Segments {
         let (base, id) = (segment.header.base, segment.header.id);
         longer.push(Arc::new(SegmentEntry::new(&self.home, base, id, Some(segment))));
         *list = Arc::new(longer);
+        drop(list);
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).0 = id;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is a segment after `seen`, and returns the newest; `None` when no other
+    /// will follow.
+    pub(crate) fn wait_for_another(&self, seen: u64) -> Option<u64> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited =
+            self.changed.wait_while(newest, |(newest, closed)| *newest <= seen && !*closed);
+        let (newest, closed) = *waited.unwrap_or_else(PoisonError::into_inner);
+        (!closed).then_some(newest)
+    }
+
+    /// Tells those who wait that no other segment will follow.
+    pub(crate) fn close(&self) {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.changed.notify_all();
     }
 
     /// Drops the segments before the one with the id `first` from the list and returns them.

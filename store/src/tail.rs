@@ -361,24 +361,30 @@ impl LogTail {
         }
     }
 
-    /// Drops the segments before `first`: what they hold stands in it and the later ones again.
-    pub(crate) fn drop_before(&mut self, first: u64) {
-        let older = self.segments.keep_from(first);
-        if !self.note() {
-            // Until the catalog says that they are gone they must be there.
-            return;
-        }
-        for segment in older {
+    /// Removes the segments before the one with the id `first`. Once the catalog says so, they are
+    /// gone, whatever becomes of their files.
+    ///
+    /// Where writing the catalog fails, nothing was removed yet; the next opening may do so.
+    pub(crate) fn remove_before(&mut self, first: u64) -> io::Result<()> {
+        let entry = LogEntry { first_segment: first, ..self.entry() };
+        let kind = self.dir.kind;
+        self.catalog.update(|catalog| *entry_of(catalog, kind) = entry)?;
+        let fs = self.dir.fs.as_ref();
+        for segment in self.segments.keep_from(first) {
             for path in [segment.path(), segment.index_path()].into_iter().flatten() {
-                match self.dir.fs.remove(&path) {
+                match fs.remove(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        // The catalog says it is gone, so the next opening removes it.
                         tracing::warn!(%error, file = %path.display(), "cannot remove a file");
                     }
                     _ => {}
                 }
             }
         }
+        if let Err(error) = fs.sync_dir(&self.dir.path()) {
+            // The next opening removes what comes back.
+            tracing::warn!(%error, "cannot sync the removal of segments");
+        }
+        Ok(())
     }
 }
 

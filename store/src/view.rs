@@ -13,6 +13,7 @@ use crate::format::record::RecordRef;
 use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
 use crate::segment::Segment;
 use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
+use crate::tails::TailsFile;
 use crate::writer::Remembered;
 
 /// How many candidates are taken from an index at a time.
@@ -35,16 +36,18 @@ pub(crate) struct Marks {
 #[derive(Debug)]
 pub(crate) struct View {
     segments: Arc<Segments>,
+    tails: TailsFile,
     committed: AtomicU64,
     durable: AtomicU64,
     marks: watch::Sender<Marks>,
 }
 
 impl View {
-    pub(crate) fn new(segments: Arc<Segments>, head: Position) -> Self {
+    pub(crate) fn new(segments: Arc<Segments>, tails: TailsFile, head: Position) -> Self {
         let marks = Marks { committed: head, durable: head, closed: false };
         Self {
             segments,
+            tails,
             committed: AtomicU64::new(head.get()),
             durable: AtomicU64::new(head.get()),
             marks: watch::Sender::new(marks),
@@ -76,6 +79,28 @@ impl View {
         self.segments.list()
     }
 
+    pub(crate) fn all_segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.segments)
+    }
+
+    pub(crate) fn tails(&self) -> &TailsFile {
+        &self.tails
+    }
+
+    /// Returns the last position that was removed from the log.
+    pub(crate) fn start(&self) -> Position {
+        self.segments.list().first().map_or(Position::START, |first| first.base.previous())
+    }
+
+    /// Refuses what begins in the part of the log that was removed.
+    pub(crate) fn check_start(&self, after: Position) -> Result<(), ReadError> {
+        let start = self.start();
+        if after < start {
+            return Err(ReadError::BelowStart { asked: after, start });
+        }
+        Ok(())
+    }
+
     pub(crate) async fn wait_for(
         &self,
         position: Position,
@@ -99,6 +124,7 @@ impl View {
         let visible = self.head(read.visibility);
         let head = self.head(Visibility::Committed);
         let segments = self.segments();
+        let start = segments.first().map_or(Position::START, |first| first.base.previous());
         let walk = Walk { segments: &segments, query: &read.query, terms: Terms::of(&read.query) };
         match read.direction {
             Direction::After(after) if after > head => {
@@ -107,27 +133,46 @@ impl View {
             Direction::Before(before) if before > head.next() && before != Position::MAX => {
                 Err(ReadError::BeyondHead { asked: before, head })
             }
+            Direction::After(after) if after < start => {
+                if !self.is_whole(&walk)? {
+                    return Err(ReadError::BelowStart { asked: after, start });
+                }
+                walk.page(start.next(), visible, read.limit, true)
+            }
             Direction::After(after) if after >= visible => {
                 Ok(Page { events: Vec::new(), scanned: after, done: true })
             }
             Direction::After(after) => walk.page(after.next(), visible, read.limit, true),
             Direction::Before(before) => {
                 let last = before.previous().min(visible);
-                if last == Position::START {
+                if last < start {
+                    return Err(ReadError::BelowStart { asked: before, start });
+                }
+                if last == start {
                     return Ok(Page { events: Vec::new(), scanned: before, done: true });
                 }
-                walk.page(Position::FIRST, last, read.limit, false)
+                walk.page(start.next(), last, read.limit, false)
             }
         }
     }
 
-    /// Returns where a stream ends.
+    /// Returns where a stream ends, also where all of it was removed.
     ///
     /// # Complexity
     ///
     /// One look-up per segment, from the newest, until one knows the stream.
     pub(crate) fn stream_end(&self, stream: &StreamId) -> Result<(Revision, Position), ReadError> {
-        let term = stream_term(stream.as_str());
+        let start = self.start();
+        let found = match self.last_of(stream.as_str())? {
+            None if start > Position::START => self.tails.find(stream.as_str(), start)?,
+            found => found,
+        };
+        Ok(found.unwrap_or((Revision::NONE, Position::START)))
+    }
+
+    /// Returns the last event of a stream that is in the log.
+    pub(crate) fn last_of(&self, stream: &str) -> Result<Option<(Revision, Position)>, ReadError> {
+        let term = stream_term(stream);
         let head = self.head(Visibility::Committed);
         for segment in self.segments().iter().rev() {
             let segment = segment.get()?;
@@ -135,13 +180,13 @@ impl View {
             while let Some(delta) = segment.newest(term, below)? {
                 let position = segment.position(delta);
                 let record = segment.record(position, segment.locate(delta)?)?;
-                if record.stream == stream.as_str() {
-                    return Ok((record.revision(), position));
+                if record.stream == stream {
+                    return Ok(Some((record.revision(), position)));
                 }
                 below = delta;
             }
         }
-        Ok((Revision::NONE, Position::START))
+        Ok(None)
     }
 
     /// Returns what an append did, if its id is among the newest `window` ones.
@@ -197,6 +242,33 @@ impl View {
         Ok(segment.position(segment.first_after(time)?).previous().min(head))
     }
 
+    /// Returns whether a search is about streams alone that have lost nothing to retention.
+    fn is_whole(&self, walk: &Walk<'_>) -> Result<bool, ReadError> {
+        let items = walk.query.items();
+        if items.is_empty() || items.iter().any(|item| item.streams.is_empty()) {
+            return Ok(false);
+        }
+        let head = self.head(Visibility::Committed);
+        let Some(first) = walk.segments.first() else { return Ok(true) };
+        for stream in items.iter().flat_map(|item| &item.streams) {
+            let query = Query::stream(stream.clone());
+            let walk = Walk { query: &query, terms: Terms::of(&query), segments: walk.segments };
+            let mut oldest = None;
+            walk.ascend(first.base, head, |_, _, record| {
+                oldest = Some(record.revision());
+                Ok(Flow::Stop)
+            })?;
+            let lost = match oldest {
+                Some(oldest) => oldest > Revision::FIRST,
+                None => self.tails.find(stream.as_str(), first.base.previous())?.is_some(),
+            };
+            if lost {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Returns the last position after `after` that matches a query.
     pub(crate) fn latest_match(
         &self,
@@ -207,6 +279,8 @@ impl View {
         if after >= head {
             return Ok(None);
         }
+        // Whether anything of what was removed had matched, nobody knows.
+        self.check_start(after)?;
         let segments = self.segments();
         let walk = Walk { segments: &segments, query, terms: Terms::of(query) };
         let mut found = None;

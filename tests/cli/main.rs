@@ -8,4 +8,5 @@ mod disk;
 mod follow;
 mod opening;
 mod reading;
+mod retention;
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! One file per command. What they share: [`exit`] (failures and exit codes), [`output`] (what
 //! people read), [`event`] and [`input`] (events as JSON lines, out and in), [`selection`].
-//! Invariants: only `append` takes a store's lock or changes a byte of it; nothing panics on what
+//! Invariants: only `append` and `retention --apply` take a store's lock or change a byte of it; nothing panics on what
 //! it reads; standard output holds results and nothing else.
 
 mod append;
@@ -15,6 +15,7 @@ mod json;
 mod output;
 mod pipeline;
 mod read;
+mod retention;
 mod selection;
 mod stat;
 mod tail;
@@ -28,8 +29,8 @@ use crate::exit::{EXIT_CODES, Exit};
 
 /// Looks into, checks and feeds Headwater event stores.
 ///
-/// Every command but `append` opens the store read-only and takes no lock, so it can run beside
-/// a program that writes to it.
+/// Every command but `append` and `retention --apply` opens the store read-only and takes no lock,
+/// so it can run beside a program that writes to it.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -45,6 +46,7 @@ enum Command {
     Tail(tail::Args),
     Read(read::Args),
     Groups(groups::Args),
+    Retention(retention::Args),
     Verify(verify::Args),
 }
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Retention(args) => retention::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match done {

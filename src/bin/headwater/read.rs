@@ -22,9 +22,9 @@ pub(crate) struct Args {
     dir: PathBuf,
     #[command(flatten)]
     selection: Selection,
-    /// Only events after this position, which must lie in the log
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    after: u64,
+    /// Only events after this position, which must lie in the log; everything there is by default
+    #[arg(long, value_name = "POSITION")]
+    after: Option<u64>,
     /// Only events before this position
     #[arg(long, value_name = "POSITION")]
     before: Option<u64>,
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let store = ReadOnlyStore::open(&args.dir)?;
-    let (after, head) = (Position::new(args.after), store.head());
+    let (after, head) = (args.after.map_or(store.start(), Position::new), store.head());
     if after > head {
         return Err(ReadError::BeyondHead { asked: after, head }.into());
     }

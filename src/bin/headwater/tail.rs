@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut seen = store.head();
     let newest = Walk {
         query: query.clone(),
-        after: Position::START,
+        after: store.start(),
         before: Position::MAX,
         backward: true,
         limit: args.lines,

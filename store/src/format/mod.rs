@@ -13,6 +13,7 @@ pub(crate) mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod record;
 pub(crate) mod segment;
+pub(crate) mod tails;
 
 #[cfg(test)]
 mod tests;

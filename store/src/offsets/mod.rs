@@ -326,7 +326,10 @@ impl Core {
                 // The older segments go only once their content stands in the new ones, durably.
                 let bytes = write_snapshot(tail, &snapshot())?;
                 tail.sync()?;
-                tail.drop_before(first);
+                if let Err(error) = tail.remove_before(first) {
+                    // Until the catalog says that they are gone they must be there.
+                    tracing::warn!(%error, "older segments of the offsets stay");
+                }
                 // So that the state is not written again too often.
                 tail.set_capacity(SEGMENT_BYTES.max(4 * bytes));
                 tail.reserve(group.frame.len())?;

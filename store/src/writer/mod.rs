@@ -163,6 +163,12 @@ impl Writer {
         }
     }
 
+    /// Removes the segments before one; `None` if the store is closed.
+    pub(crate) fn remove_before(&self, first: u64) -> Option<io::Result<()>> {
+        let mut core = lock(&self.core);
+        if core.closed { None } else { Some(core.tail.remove_before(first)) }
+    }
+
     /// Returns what the catalog should know of the log.
     pub(crate) fn entry(&self) -> crate::format::catalog::LogEntry {
         lock(&self.core).tail.entry()

@@ -9,3 +9,4 @@ mod groups;
 mod index;
 mod model;
 mod races;
+mod retention;
