@@ -31,6 +31,8 @@ pub(crate) struct Step {
 #[derive(Debug, Default)]
 struct Plan {
     steps: Vec<Step>,
+    /// How often something was asked that changes nothing.
+    looks: usize,
     /// From which step on operations fail, with which error, and how many of them.
     fail: Option<(usize, i32, usize)>,
     /// Only operations of this kind fail.
@@ -61,6 +63,11 @@ impl FaultyFs {
     /// Returns what was asked for since the last call.
     pub(crate) fn take_steps(&self) -> Vec<Step> {
         std::mem::take(&mut self.plan.lock().unwrap().steps)
+    }
+
+    /// Returns how often files were read, measured or mapped since the last call.
+    pub(crate) fn take_looks(&self) -> usize {
+        std::mem::take(&mut self.plan.lock().unwrap().looks)
     }
 
     /// Lets `count` operations fail with `errno`, after `skip` that work, counted from now. Only
@@ -175,14 +182,20 @@ impl FaultyFile {
         let name = self.fs.plan.lock().unwrap().names[self.name].clone();
         self.fs.step(op, &name, bytes)
     }
+
+    fn look(&self) {
+        self.fs.plan.lock().unwrap().looks += 1;
+    }
 }
 
 impl FsFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
+        self.look();
         self.inner.size()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.look();
         self.inner.read_at(buffer, offset)
     }
 
@@ -212,6 +225,7 @@ impl FsFile for FaultyFile {
     }
 
     fn map(&self) -> io::Result<Map> {
+        self.look();
         self.inner.map()
     }
 }

@@ -1,6 +1,6 @@
 //! What an append costs, counted: writes, syncs and blocks.
 
-use headwater_core::{AppendId, Durability, EventLog, Visibility};
+use headwater_core::{AppendId, Durability, EventLog, Revision, Visibility};
 
 use super::*;
 use crate::fs::faulty::{Op, Step};
@@ -63,6 +63,95 @@ fn without_sync_there_is_no_flush_between_rolls() {
     assert!(steps.iter().all(|step| step.op == Op::Write), "{steps:?}");
     store.append_blocking(append("a-1", "x").synced()).unwrap();
     assert_eq!(fs.take_steps().len(), 2);
+}
+
+/// What a frame of single-event appends takes: its header, and for each record the header, a
+/// stream of 3 bytes, a type of 1 and the payload.
+fn frame_bytes(payloads: &[usize]) -> usize {
+    let records: usize = payloads.iter().map(|payload| 58 + 3 + 1 + payload).sum();
+    (64 + records).next_multiple_of(8)
+}
+
+#[test]
+fn a_durable_append_writes_one_block_more_than_it_fills_at_most() {
+    let (_dir, fs, store) = opened(Durability::Sync);
+    for payload in [1, 3_000, 4_000, 4_096, 10_000, 100_000, 1, 1] {
+        store.append_blocking(append("a-1", &"x".repeat(payload))).unwrap();
+        let steps = fs.take_steps();
+        let [write, sync] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((write.op, sync.op), (Op::Write, Op::Sync));
+        // The write ends with a block, so it touches no more of them than its length tells.
+        let blocks = write.bytes.div_ceil(4096);
+        assert!(blocks <= frame_bytes(&[payload]).div_ceil(4096) + 1, "{blocks} for {payload}");
+        assert!(write.bytes >= frame_bytes(&[payload]), "{steps:?}");
+    }
+}
+
+#[test]
+fn a_group_of_many_appends_is_one_write_and_one_sync() {
+    let (_dir, fs, store) = opened(Durability::Sync);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let payload = "x".repeat(500);
+    let mut appends: Vec<_> = (0..200).map(|_| store.append(append("a-1", &payload))).collect();
+    for future in &mut appends {
+        let _ = future.as_mut().poll(&mut context);
+    }
+    for future in appends {
+        pollster::block_on(future).unwrap();
+    }
+    let steps = fs.take_steps();
+    let mut blocks = 0;
+    for pair in steps.chunks(2) {
+        assert_eq!([pair[0].op, pair[1].op], [Op::Write, Op::Sync], "{steps:?}");
+        blocks += pair[0].bytes.div_ceil(4096);
+    }
+    let groups = steps.len() / 2;
+    // Each group has a header of its own and begins in the block where the one before ended.
+    let filled = (frame_bytes(&[500; 200]) + 72 * groups).div_ceil(4096);
+    assert!(blocks <= filled + 2 * groups, "{blocks} blocks in {groups} groups");
+}
+
+#[test]
+fn an_append_asks_the_file_system_for_nothing_but_its_write_and_its_sync() {
+    let (_dir, fs, store) = opened(Durability::Os);
+    let stream = StreamId::new("a-1").unwrap();
+    for n in 0..20 {
+        store.append_blocking(append("a-1", &n.to_string())).unwrap();
+    }
+    fs.take_steps();
+    fs.take_looks();
+    let expecting = |revision| {
+        let expected = headwater_core::ExpectedRevision::Exact(Revision::new(revision));
+        append("a-1", "x").expecting(stream.clone(), expected)
+    };
+    store.append_blocking(expecting(20)).unwrap();
+    assert_eq!((fs.take_steps().len(), fs.take_looks()), (1, 0), "one write");
+    store.append_blocking(expecting(21).synced()).unwrap();
+    assert_eq!((fs.take_steps().len(), fs.take_looks()), (2, 0), "one write, one sync");
+    store.append_blocking(expecting(21)).unwrap_err();
+    assert_eq!((fs.take_steps().len(), fs.take_looks()), (0, 0), "a refusal asks for nothing");
+}
+
+#[test]
+fn without_sync_a_segment_is_synced_once_when_the_next_one_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let options = Options { durability: Durability::Os, ..small() };
+    let store = open(&fs, &dir.path().join("s"), options).unwrap();
+    fs.take_steps();
+    for _ in 0..40 {
+        store.append_blocking(append("a-1", &"x".repeat(5_000))).unwrap();
+    }
+    let steps = fs.take_steps();
+    let segment = |step: &&Step| step.path.extension().is_some_and(|extension| extension == "seg");
+    let begun: Vec<&Path> =
+        steps.iter().filter(|s| s.op == Op::Rename).filter(segment).map(|s| &*s.path).collect();
+    assert!(begun.len() >= 3, "{begun:?}");
+    for at in 0..begun.len() {
+        let syncs = steps.iter().filter(|step| step.op == Op::Sync && step.path == begun[at]);
+        let sealed = usize::from(at + 1 < begun.len());
+        assert_eq!(syncs.count(), sealed, "{}", begun[at].display());
+    }
 }
 
 #[test]
