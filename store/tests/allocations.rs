@@ -1,6 +1,8 @@
 //! The zero-copy walk allocates nothing per event. The allocator counts, so this is a binary of
 //! its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
