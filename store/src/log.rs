@@ -13,7 +13,7 @@ use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
 use crate::fs::{Access, Fs, is_temporary, write_file};
-use crate::recovery::{self, Damage, Tail, Walked};
+use crate::recovery::{self, Damage, Rest, Tail, Walked};
 use crate::segment::Segment;
 use crate::segments::bound;
 
@@ -136,14 +136,25 @@ pub(crate) enum Depth {
     Newest,
 }
 
+/// How a log is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) purpose: Purpose,
+    pub(crate) depth: Depth,
+    /// The last writer closed it, by word of the catalog: everything was on the device, and zeros
+    /// follow it.
+    pub(crate) clean: bool,
+}
+
 /// Opens a log: checks the names of all segments, and walks the frames of those that `depth`
 /// says, each checked against its name, its header and the one before.
 pub(crate) fn recover(
     dir: &LogDir,
     entry: &LogEntry,
-    (purpose, depth): (Purpose, Depth),
+    manner: Manner,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, OpenError> {
+    let Manner { purpose, depth, .. } = manner;
     let Found { names, gap } = find(dir, entry, purpose)?;
     if let (Some(error), Purpose::Write) = (&gap, purpose) {
         return Err(error.clone());
@@ -169,7 +180,7 @@ pub(crate) fn recover(
             let known = sealed_before.unwrap_or(last_known);
             recovered.end.durable = recovered.end.durable.max(known);
             let is_active = sealed_before.is_none();
-            let step = Step { dir, header: &header, is_active, purpose, depth };
+            let step = Step { dir, header: &header, is_active, manner };
             open_segment(&step, &mut recovered, visit)
         });
         match (opened, purpose) {
@@ -235,13 +246,15 @@ fn tidy(dir: &LogDir, entry: &LogEntry) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// About so much of the newest segment is not in its index file when a store was closed.
+const CLEAN_BYTES: u64 = 2 * 1024 * 1024;
+
 /// One segment on the way through a log.
 struct Step<'a> {
     dir: &'a LogDir,
     header: &'a SegmentHeader,
     is_active: bool,
-    purpose: Purpose,
-    depth: Depth,
+    manner: Manner,
 }
 
 /// Opens and walks a segment. It belongs to the log up to damage, even where this is an error.
@@ -253,28 +266,33 @@ fn open_segment(
     let Step { dir, header, .. } = *step;
     let path = dir.path().join(header.file_name());
     check_chain(header, &recovered.end, &path)?;
-    let writes = step.is_active && step.purpose == Purpose::Write;
+    let Manner { purpose, depth, clean } = step.manner;
+    let writes = step.is_active && purpose == Purpose::Write;
+    let clean = clean && writes;
     let access = if writes { Access::Write } else { Access::Read };
     let file = dir.fs.open(&path, access).map_err(OpenError::io("open", &path))?;
-    if writes {
+    if writes && !clean {
         // After a failed sync the cache may hold bytes that the disk does not. Syncing makes sure
         // of what is readable now, and dropping the cache makes the walk see the disk.
         file.sync().map_err(OpenError::io("sync", &path))?;
         file.evict().map_err(OpenError::io("evict", &path))?;
     }
     let segment = Segment::new(*header, path.clone(), file).map_err(OpenError::io("map", &path))?;
-    let whole = if step.is_active && step.purpose == Purpose::Read {
-        // A writer may be at work, and what it is writing must not be looked at in a map.
-        Cow::Owned(segment.copy().map_err(OpenError::io("read", &path))?)
-    } else {
-        Cow::Borrowed(segment.whole().map_err(OpenError::io("read", &path))?)
-    };
     recovered.end = recovered.end.in_next_segment();
-    if step.depth == Depth::Newest {
+    if depth == Depth::Newest {
         go_on_behind_index(dir, &segment, &mut recovered.end);
     }
+    let io = |action| OpenError::io(action, &path);
+    let whole = if step.is_active && purpose == Purpose::Read {
+        // A writer may be at work, and what it is writing must not be looked at in a map.
+        Cow::Owned(segment.copy().map_err(io("read"))?)
+    } else {
+        let (from, len) = (recovered.end.end, if clean { CLEAN_BYTES } else { u64::MAX });
+        Cow::Borrowed(segment.whole(from, from.saturating_add(len)).map_err(io("read"))?)
+    };
+    let rest = if clean { Rest::IsZero } else { Rest::Look };
     let (walked, tail) =
-        recovery::walk(&whole, &segment.seed, recovered.end, |offset, frame, body| {
+        recovery::walk(&whole, &segment.seed, recovered.end, rest, |offset, frame, body| {
             visit(&segment, offset, frame, body)
         });
     drop(whole);

@@ -14,7 +14,7 @@ use crate::format::identity::Identity;
 use crate::format::segment::LogKind;
 use crate::fs::{Access, Fs, FsFile, is_temporary, read_file, write_file};
 use crate::index::add_frame;
-use crate::log::{Cut, Depth, LogDir, Purpose, Recovered, recover};
+use crate::log::{Cut, Depth, LogDir, Manner, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
 use crate::options::{OpenMode, Options};
 use crate::tail::{Layout, LogTail};
@@ -73,16 +73,21 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
         let path = root.join(tails::FILE_NAME);
         fs.open(&path, Access::Read).map_err(OpenError::io("read", path))?;
     }
+    let manner = |depth| Manner { purpose: Purpose::Write, depth, clean: catalog.clean };
     let events = dir(LogKind::Events);
-    let recovered =
-        open_log(&events, &catalog.events, Depth::Newest, |segment, offset, frame, body| {
+    let recovered = open_log(
+        &events,
+        &catalog.events,
+        manner(Depth::Newest),
+        |segment, offset, frame, body| {
             add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
-        })?
-        .unwrap_or_else(Recovered::empty);
+        },
+    )?
+    .unwrap_or_else(Recovered::empty);
     let mut groups = Groups::new();
     let offsets = dir(LogKind::Offsets);
     let recovered_offsets =
-        open_log(&offsets, &catalog.offsets, Depth::All, |_, _, frame, body| {
+        open_log(&offsets, &catalog.offsets, manner(Depth::All), |_, _, frame, body| {
             fold(&mut groups, frame, body)
         })?;
 
@@ -145,7 +150,7 @@ fn parent_of(root: &Path) -> &Path {
 fn open_log(
     dir: &LogDir,
     entry: &LogEntry,
-    depth: Depth,
+    manner: Manner,
     mut visit: impl FnMut(
         &crate::segment::Segment,
         u64,
@@ -161,7 +166,7 @@ fn open_log(
         dir.fs.create_dir(&path).map_err(OpenError::io("create", &path))?;
         dir.fs.sync_dir(&dir.root).map_err(OpenError::io("sync", &dir.root))?;
     }
-    recover(dir, entry, (Purpose::Write, depth), &mut visit).map(Some)
+    recover(dir, entry, manner, &mut visit).map(Some)
 }
 
 /// Returns whether a directory exists.

@@ -18,7 +18,7 @@ use crate::fs::{Fs, RealFs};
 use crate::handle::scan;
 use crate::index::add_frame;
 use crate::ledger::{self, Removal};
-use crate::log::{Depth, LogDir, Purpose, Recovered, recover};
+use crate::log::{Depth, LogDir, Manner, Purpose, Recovered, recover};
 use crate::offsets::{Groups, fold};
 use crate::open;
 use crate::options::Options;
@@ -105,7 +105,7 @@ impl ReadOnlyStore {
             recover(
                 &events,
                 &catalog.events,
-                (Purpose::Read, depth),
+                Manner { purpose: Purpose::Read, depth, clean: false },
                 &mut |segment, offset, frame, body| {
                     add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
                 },
@@ -120,7 +120,7 @@ impl ReadOnlyStore {
             let folded = recover(
                 &offsets,
                 &catalog.offsets,
-                (Purpose::Read, Depth::All),
+                Manner { purpose: Purpose::Read, depth: Depth::All, clean: false },
                 &mut |_, _, frame, body| fold(&mut groups, frame, body),
             )?;
             groups_damage = folded.damage;

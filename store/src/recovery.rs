@@ -46,6 +46,16 @@ pub(crate) enum Tail {
     Torn { from: u64, to: u64 },
 }
 
+/// What a walk makes of the bytes behind the last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They are looked at.
+    Look,
+    /// If there is no frame header, zeros follow: the last writer closed the log, and recovery has
+    /// looked before.
+    IsZero,
+}
+
 impl Walked {
     /// Before the first frame of a log.
     pub(crate) const START: Self = Self {
@@ -140,13 +150,14 @@ pub(crate) fn walk(
     file: &[u8],
     seed: &Seed,
     before: Walked,
+    rest: Rest,
     mut visit: impl FnMut(u64, &FrameHeader, &[u8]) -> Result<(), String>,
 ) -> (Walked, Result<Tail, Damage>) {
     let mut walked = before;
     let mut unproven: VecDeque<(Position, u64)> = VecDeque::new();
     let tail = loop {
         let (offset, position) = (walked.end, walked.next);
-        match frame::decode(rest(file, offset), seed) {
+        match frame::decode(behind(file, offset), seed) {
             Ok((header, body)) => {
                 if let Some(detail) = walked.disorder(&header) {
                     break Err(Damage::Acknowledged { position, offset, detail });
@@ -160,6 +171,9 @@ pub(crate) fn walk(
                     unproven.pop_front();
                 }
             }
+            Err(FrameFault::Unwritten) if rest == Rest::IsZero && position > walked.durable => {
+                break Ok(Tail::Clean);
+            }
             Err(fault) => break end(file, seed, &walked, fault),
         }
     };
@@ -167,14 +181,14 @@ pub(crate) fn walk(
     (walked, tail)
 }
 
-fn rest(file: &[u8], from: u64) -> &[u8] {
+fn behind(file: &[u8], from: u64) -> &[u8] {
     usize::try_from(from).ok().and_then(|from| file.get(from..)).unwrap_or_default()
 }
 
 /// Judges what follows the last frame that validates.
 fn end(file: &[u8], seed: &Seed, walked: &Walked, fault: FrameFault) -> Result<Tail, Damage> {
     let (offset, position, durable) = (walked.end, walked.next, walked.durable);
-    let rest = rest(file, offset);
+    let rest = behind(file, offset);
     let Some(last) = rest.iter().rposition(|&byte| byte != 0) else {
         if position > durable {
             return Ok(Tail::Clean);

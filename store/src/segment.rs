@@ -99,9 +99,11 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Returns the whole file, for recovery: no writer runs then.
-    pub(crate) fn whole(&self) -> io::Result<&[u8]> {
-        self.map.populate(0, self.header.capacity_bytes)?;
+    /// Returns the whole file, of which a range is about to be read, for recovery: no writer runs
+    /// then.
+    pub(crate) fn whole(&self, from: u64, to: u64) -> io::Result<&[u8]> {
+        let page = BLOCK_BYTES as u64;
+        self.map.populate(from / page * page, to.min(self.header.capacity_bytes))?;
         Ok(self.map.below(self.header.capacity_bytes))
     }
 

@@ -14,7 +14,7 @@ use crate::format::segment::SegmentHeader;
 use crate::fs::Access;
 use crate::index::{self, IndexFile, add_frame, build};
 use crate::log::{LogDir, Purpose};
-use crate::recovery::{self, Tail, Walked};
+use crate::recovery::{self, Rest, Tail, Walked};
 use crate::segment::Segment;
 
 /// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
@@ -227,12 +227,13 @@ impl Home {
             Err(reason) => reason,
         };
         tracing::warn!(segment = name, reason, "building an index anew");
-        let whole = segment.whole().map_err(io)?;
+        let whole = segment.whole(0, u64::MAX).map_err(io)?;
         let mut before = Walked::before(&header);
         before.durable = next.previous();
-        let (walked, tail) = recovery::walk(whole, &segment.seed, before, |offset, frame, body| {
-            add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
-        });
+        let (walked, tail) =
+            recovery::walk(whole, &segment.seed, before, Rest::Look, |offset, frame, body| {
+                add_frame(segment.index_mut().open(), &segment.seed, offset, frame, body)
+            });
         segment.publish(walked.end);
         let (position, offset, detail) = match tail {
             Ok(Tail::Clean) if walked.next == next && follows(&walked, following.as_ref()) => {

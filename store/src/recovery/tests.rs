@@ -44,7 +44,7 @@ fn segment(bodies: &[usize], lag: usize) -> (Vec<u8>, Vec<(usize, usize)>) {
 fn walk_with(file: &[u8], durable: u64) -> Result<(Walked, Tail, usize), Damage> {
     let before = Walked { durable: Position::new(durable), ..Walked::START };
     let mut frames = 0;
-    let (walked, tail) = walk(file, &Seed::new(SALT), before, |_, _, _| {
+    let (walked, tail) = walk(file, &Seed::new(SALT), before, Rest::Look, |_, _, _| {
         frames += 1;
         Ok(())
     });
@@ -237,6 +237,6 @@ fn random_bytes_neither_pass_nor_panic() {
 fn counts_at_the_end_of_their_range_do_not_overflow() {
     let (file, _) = segment(&BODIES, 0);
     let before = Walked { frames: u64::MAX, ..Walked::START };
-    let damage = walk(&file, &Seed::new(SALT), before, |_, _, _| Ok(())).1.unwrap_err();
+    let damage = walk(&file, &Seed::new(SALT), before, Rest::Look, |_, _, _| Ok(())).1.unwrap_err();
     assert!(matches!(damage, Damage::Acknowledged { .. }), "{damage}");
 }
