@@ -12,7 +12,7 @@ pub use headwater_core::*;
 #[cfg(feature = "projections")]
 pub use headwater_projections as projections;
 pub use headwater_store::{
-    CloseError, Cut, Cutoff, EventRef, OpenError, OpenMode, Options, Passing, Preallocation,
-    ReadOnlyStore, RecoveryReport, Removal, Retention, RetentionError, RetentionReport, Scan,
-    SegmentSummary, Store,
+    Changes, CloseError, Cut, Cutoff, EventRef, Follower, OpenError, OpenMode, Options, Passing,
+    Preallocation, ReadOnlyStore, RecoveryReport, Removal, Retention, RetentionError,
+    RetentionReport, Scan, SegmentSummary, Store,
 };

@@ -76,6 +76,14 @@ pub enum OpenError {
         /// The segment's number.
         id: u64,
     },
+    /// Retention removed what a reader was about to follow.
+    #[error("what follows position {after} was removed from {} before it was read here; open the store anew", path.display())]
+    FellBehind {
+        /// The folder.
+        path: PathBuf,
+        /// The last position that was seen.
+        after: Position,
+    },
     /// Events that were acknowledged are damaged or gone. The store can still be opened read-only,
     /// up to the damage.
     #[error("{} is damaged at position {position}, byte {offset}: {detail}; acknowledged events are lost from there on, restore from a backup", path.display())]

@@ -10,7 +10,9 @@
 #![deny(unsafe_code)]
 
 mod catalog;
+mod changes;
 mod error;
+mod follower;
 mod format;
 mod fs;
 mod handle;
@@ -35,7 +37,9 @@ mod tests;
 mod view;
 mod writer;
 
+pub use changes::Changes;
 pub use error::{CloseError, OpenError};
+pub use follower::Follower;
 pub use handle::Store;
 pub use ledger::Removal;
 pub use log::Cut;

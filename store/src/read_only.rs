@@ -8,6 +8,7 @@ use headwater_core::{
     GroupState, LogId, Page, Position, Read, ReadError, Revision, StreamId, Timestamp, Visibility,
 };
 
+use crate::changes::Changes;
 use crate::error::OpenError;
 use crate::format::catalog::Catalog;
 use crate::format::frame;
@@ -285,11 +286,25 @@ impl ReadOnlyStore {
         scan(&self.view, after)
     }
 
+    /// Watches the store for what a writer does to it, so that following it needs no polling.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] if the system cannot watch the directory.
+    pub fn changes(&self) -> Result<Changes, OpenError> {
+        Changes::of(&self.events.root)
+    }
+
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     /// Takes in what was committed since, and returns the new head.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if a segment that came since cannot be opened.
+    /// [`OpenError`] if a segment that came since cannot be opened;
+    /// [`FellBehind`](OpenError::FellBehind) if one was removed before it was read here.
     ///
     /// # Complexity
     ///
@@ -298,6 +313,15 @@ impl ReadOnlyStore {
         // The list first: whatever lies in a segment was complete before the next one had a name.
         let names = self.events.segment_names()?;
         self.follow()?;
+        let known = self.segments.list().last().map_or(0, |segment| segment.id);
+        if let Some(&(_, oldest, _)) = names.first() {
+            if known > 0 && oldest > known + 1 {
+                let path = self.events.path();
+                return Err(OpenError::FellBehind { path, after: self.log.end.next.previous() });
+            }
+            // Retention removed the others.
+            self.segments.keep_from(oldest.min(known));
+        }
         for (base, id, name) in names {
             let known = self.segments.list().last().map_or(0, |segment| segment.id);
             if id == known + 1 {

@@ -174,9 +174,10 @@ impl Scan {
                 return Some(Err(error));
             }
         };
-        let decoded = match open.verified {
-            true => record::decode_verified(bytes),
-            false => record::decode(bytes, &segment.seed),
+        let decoded = if open.verified {
+            record::decode_verified(bytes)
+        } else {
+            record::decode(bytes, &segment.seed)
         };
         match decoded {
             Ok(record) => {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 use headwater::{Position, ReadOnlyStore};
@@ -13,10 +12,8 @@ use crate::output;
 use crate::read::{Walk, intact};
 use crate::selection::Selection;
 
-/// How long to wait before looking again, at first.
-const WAIT_MIN: Duration = Duration::from_millis(5);
-/// How long to wait at most, when nothing comes.
-const WAIT_MAX: Duration = Duration::from_millis(200);
+/// How long to wait before looking again where the system tells of no change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Prints the newest events, and with --follow those that come as they are committed.
 ///
@@ -66,13 +63,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if !args.follow {
         return Ok(());
     }
-    let mut wait = WAIT_MIN;
+    let changes = store.changes()?;
     loop {
         let head = store.refresh()?;
         if head == seen {
             intact(&store)?;
-            thread::sleep(wait);
-            wait = (wait * 2).min(WAIT_MAX);
+            changes.wait(LOOK_AGAIN);
             continue;
         }
         let fresh = Walk {
@@ -86,6 +82,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             printer.page(&mut out, &page)?;
             Ok(out.flush()?)
         })?;
-        (seen, wait) = (head, WAIT_MIN);
+        seen = head;
     }
 }

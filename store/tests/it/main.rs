@@ -5,6 +5,7 @@
 mod basics;
 mod common;
 mod damage;
+mod follower;
 mod groups;
 mod index;
 mod model;
