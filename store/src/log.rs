@@ -322,26 +322,32 @@ fn open_segment(
     Ok(())
 }
 
-/// Takes what the index file of a segment covers for walked. All of it was durable before that
-/// file was written.
+/// Takes what the index file of a segment covers for walked, if all of it was durable: by word of
+/// the file when it was written, or of the catalog.
 fn go_on_behind_index(dir: &LogDir, segment: &Segment, end: &mut Walked) {
-    match bound(dir, segment, None) {
-        Ok(index) => {
-            let covered = index.header().covered;
-            *end = Walked {
-                end: covered.end,
-                next: segment.position(covered.events),
-                word: covered.word,
-                frames: covered.frames,
-                epoch: covered.epoch,
-                commit_time: covered.commit_time,
-                durable: end.durable.max(segment.position(covered.events).previous()),
-                unproven: covered.end,
-            };
-            segment.adopt(Arc::new(index));
+    let index = match bound(dir, segment, None) {
+        Ok(index) => index,
+        Err(reason) => {
+            tracing::debug!(segment = %segment.path.display(), reason, "no index");
+            return;
         }
-        Err(reason) => tracing::debug!(segment = %segment.path.display(), reason, "no index"),
+    };
+    let covered = index.header().covered;
+    let next = segment.position(covered.events);
+    if !covered.durable && end.durable < next.previous() {
+        return;
     }
+    *end = Walked {
+        end: covered.end,
+        next,
+        word: covered.word,
+        frames: covered.frames,
+        epoch: covered.epoch,
+        commit_time: covered.commit_time,
+        durable: end.durable.max(next.previous()),
+        unproven: covered.end,
+    };
+    segment.adopt(Arc::new(index));
 }
 
 /// Writes the frames again that nobody called durable, and syncs. Where an old map of the file

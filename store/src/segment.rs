@@ -17,10 +17,18 @@ use crate::index::{
     Walk, add_frame,
 };
 use crate::mmap::Map;
+use crate::tail::FILE_BYTES_MIN;
 
 /// Bytes written at a time while a segment is filled with zeros, and between two syncs.
 const FILL_STEP_BYTES: usize = 1024 * 1024;
 const FILL_SYNC_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The index of a segment as it was at a moment, and what it covers.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) covered: Covered,
+    pub(crate) layers: LayersTaken,
+}
 
 /// The unit in which a map is asked for its pages before they are used.
 const WINDOW_BYTES: u64 = 64 * 1024;
@@ -343,7 +351,8 @@ impl Segment {
     }
 
     /// Freezes, and returns what an index of all of that covers; `None` if there is nothing.
-    pub(crate) fn freeze_covered(&self) -> Result<Option<(Covered, LayersTaken)>, ReadError> {
+    /// `durable` says whether it is all on the device.
+    pub(crate) fn freeze(&self, durable: bool) -> Result<Option<Frozen>, ReadError> {
         let taken = self.index_mut().freeze();
         let Some(last) = taken.events.checked_sub(1) else { return Ok(None) };
         let last_frame = self.locate(last)?.frame;
@@ -356,8 +365,9 @@ impl Segment {
             frames: header.commit_seq,
             epoch: header.epoch,
             commit_time: header.commit_time,
+            durable,
         };
-        Ok(Some((covered, taken)))
+        Ok(Some(Frozen { covered, layers: taken }))
     }
 
     /// Takes an index file that covers the segment from its beginning, in place of what it covers.
@@ -368,6 +378,16 @@ impl Segment {
     /// Returns where the frames begin that are not indexed in a file.
     pub(crate) fn filed_end(&self) -> u64 {
         self.index().file().map_or(FRAMES_AT, |file| file.header().covered.end)
+    }
+
+    /// Returns whether the index file misses so much that reading it beats walking, or was written
+    /// before what it covers was durable.
+    pub(crate) fn is_worth_filing(&self) -> bool {
+        let index = self.index();
+        let (end, durable) = index.file().map_or((FRAMES_AT, true), |file| {
+            (file.header().covered.end, file.header().covered.durable)
+        });
+        self.end() - end >= FILE_BYTES_MIN || !durable
     }
 
     /// Asks the index, which is built anew from the log if its file turns out to be damaged.

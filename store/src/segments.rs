@@ -15,7 +15,7 @@ use crate::fs::Access;
 use crate::index::{self, IndexFile, add_frame, build};
 use crate::log::{LogDir, Purpose};
 use crate::recovery::{self, Rest, Tail, Walked};
-use crate::segment::Segment;
+use crate::segment::{Frozen, Segment};
 
 /// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
 #[derive(Debug)]
@@ -237,8 +237,10 @@ impl Home {
         segment.publish(walked.end);
         let (position, offset, detail) = match tail {
             Ok(Tail::Clean) if walked.next == next && follows(&walked, following.as_ref()) => {
-                if self.purpose == Purpose::Write {
-                    file_index(dir, &segment);
+                if self.purpose == Purpose::Write
+                    && let Some(frozen) = segment.freeze(true)?
+                {
+                    file_index(dir, &segment, &frozen);
                 }
                 return Ok(segment);
             }
@@ -289,16 +291,15 @@ pub(crate) fn bound(
     if is_last && is_continued { Ok(index) } else { Err("it describes other bytes".to_owned()) }
 }
 
-/// Writes the index of everything in a segment into a file, and uses that from then on. Where
-/// this fails, the index stays in memory.
-pub(crate) fn file_index(dir: &LogDir, segment: &Segment) -> bool {
+/// Writes an index into the file of its segment, and uses that from then on. Where this fails, the
+/// index stays in memory. Returns whether it worked.
+pub(crate) fn file_index(dir: &LogDir, segment: &Segment, frozen: &Frozen) -> bool {
     let path = dir.path();
     let name = index::file_name(&segment.header);
-    let written = segment.freeze_covered().map_err(|error| error.to_string()).and_then(|parts| {
-        let Some((covered, parts)) = parts else { return Ok(()) };
-        let memory: Vec<_> = parts.frozen.iter().map(Arc::as_ref).collect();
-        let bytes = build(&segment.header, covered, parts.file.as_deref(), &memory)
-            .map_err(|fault| fault.to_string())?;
+    let Frozen { covered, layers } = frozen;
+    let memory: Vec<_> = layers.frozen.iter().map(Arc::as_ref).collect();
+    let bytes = build(&segment.header, *covered, layers.file.as_deref(), &memory);
+    let written = bytes.map_err(|fault| fault.to_string()).and_then(|bytes| {
         crate::fs::replace_file(dir.fs.as_ref(), &path, &name, &bytes)
             .map_err(|error| error.to_string())?;
         let file = IndexFile::open(dir.fs.as_ref(), &path.join(&name), &segment.header)?;

@@ -21,7 +21,9 @@ use crate::segment::{Segment, establish, preallocate};
 use crate::segments::{Segments, file_index};
 
 /// Less of a segment than this is walked rather than read from an index file.
-const FILE_BYTES_MIN: u64 = 1024 * 1024;
+pub(crate) const FILE_BYTES_MIN: u64 = 1024 * 1024;
+/// So much of it is indexed in memory at most, about.
+const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why a frame was not written.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub(crate) struct LogTail {
     spare: Spare,
     /// The thread that writes an index file.
     filing: Option<JoinHandle<()>>,
+    /// Up to here the index of the active segment is in its file, or on its way.
+    filed: u64,
 }
 
 /// How a log's segments are made.
@@ -93,6 +97,7 @@ impl LogTail {
             &recovered.sealed,
             Some(Arc::clone(&active)),
         );
+        let filed = active.filed_end();
         Ok(Self {
             dir,
             catalog,
@@ -111,6 +116,7 @@ impl LogTail {
             unsynced_since: None,
             spare: Spare::None,
             filing: None,
+            filed,
         })
     }
 
@@ -260,7 +266,8 @@ impl LogTail {
         self.note();
         // One at a time: if indexes fill more slowly than segments, writing waits here.
         self.finish_filing();
-        self.begin_filing(sealed);
+        self.filed = FRAMES_AT;
+        self.begin_filing(sealed, true);
         Ok(())
     }
 
@@ -276,22 +283,46 @@ impl LogTail {
         noted.is_ok()
     }
 
-    /// Begins to write the index of a segment into a file.
-    fn begin_filing(&mut self, segment: Arc<Segment>) {
+    /// Begins to write the index of a segment into a file, in a thread.
+    fn begin_filing(&mut self, segment: Arc<Segment>, durable: bool) {
         if self.dir.kind != LogKind::Events {
             return;
         }
-        let (dir, segments, active) =
-            (self.dir.clone(), Arc::clone(&self.segments), self.active.header.id);
+        let frozen = match segment.freeze(durable) {
+            Ok(Some(frozen)) => frozen,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "an index stays in memory");
+                return;
+            }
+        };
+        let (dir, segments) = (self.dir.clone(), Arc::clone(&self.segments));
+        let is_sealed = segment.header.id != self.active.header.id;
         let work = move || {
-            if file_index(&dir, &segment) && segment.header.id != active {
+            if file_index(&dir, &segment, &frozen) && is_sealed {
                 segments.release(segment.header.id);
             }
         };
         match thread::Builder::new().name("headwater-index".to_owned()).spawn(work) {
             Ok(filing) => self.filing = Some(filing),
-            // The index stays in memory; it is written when the store was opened again.
+            // It is written with the next part, or when the store was opened again.
             Err(error) => tracing::warn!(%error, "no thread to write an index"),
+        }
+    }
+
+    /// Moves the index of the active segment into its file each time so much has come together
+    /// that memory and the next opening would feel it.
+    pub(crate) fn file_if_due(&mut self) {
+        let step = (self.active.header.capacity_bytes / 4).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
+        if self.offset - self.filed < step {
+            return;
+        }
+        // One at a time; the next group asks again.
+        if self.filing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.finish_filing();
+            self.filed = self.offset;
+            let durable = self.durable == self.next.previous();
+            self.begin_filing(Arc::clone(&self.active), durable);
         }
     }
 
@@ -307,9 +338,12 @@ impl LogTail {
     /// it, if that is worth it and everything is durable.
     pub(crate) fn file_active(&mut self) {
         self.finish_filing();
-        let filed = self.active.filed_end();
-        if self.durable == self.next.previous() && self.offset - filed >= FILE_BYTES_MIN {
-            file_index(&self.dir, &self.active);
+        let is_durable = self.durable == self.next.previous();
+        if self.dir.kind != LogKind::Events || !is_durable || !self.active.is_worth_filing() {
+            return;
+        }
+        if let Ok(Some(frozen)) = self.active.freeze(true) {
+            file_index(&self.dir, &self.active, &frozen);
         }
     }
 

@@ -11,6 +11,7 @@ use super::block::{self, BlockFault, FIELDS_AT};
 use super::{BLOCK_BYTES, array, i64_at, put, u32_at, u64_at};
 
 const MAGIC: [u8; 8] = *b"HWINDEX1";
+const FLAG_DURABLE: u16 = 1;
 
 /// Where the first section begins.
 pub(crate) const SECTIONS_AT: usize = BLOCK_BYTES;
@@ -47,6 +48,8 @@ pub(crate) struct Covered {
     pub(crate) epoch: u32,
     /// The commit time of that frame.
     pub(crate) commit_time: Timestamp,
+    /// All of it was on the device before the index was written.
+    pub(crate) durable: bool,
 }
 
 /// What the header block of an index file says.
@@ -94,7 +97,7 @@ impl IndexHeader {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let covered = &self.covered;
-        block::encode(MAGIC, 0, |block| {
+        block::encode(MAGIC, if covered.durable { FLAG_DURABLE } else { 0 }, |block| {
             put(block, FIELDS_AT, *self.store.as_bytes());
             put(block, 32, self.segment.to_le_bytes());
             put(block, 40, self.salt.to_le_bytes());
@@ -115,7 +118,7 @@ impl IndexHeader {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BlockFault> {
-        block::check(bytes, MAGIC, 0)?;
+        let flags = block::check(bytes, MAGIC, FLAG_DURABLE)?;
         let bucket_bits = u32_at(bytes, 108);
         if bucket_bits > 24 {
             return Err(BlockFault::Field { field: "bucket bits", value: bucket_bits.into() });
@@ -133,6 +136,7 @@ impl IndexHeader {
                 last_frame: u32_at(bytes, 84),
                 word: u32_at(bytes, 88),
                 epoch: u32_at(bytes, 92),
+                durable: flags & FLAG_DURABLE != 0,
             },
             moments: u32_at(bytes, 96),
             entries: u32_at(bytes, 100),

@@ -288,6 +288,9 @@ impl Core {
             let _ = reply.send(result.clone().map(|()| appended));
         }
         self.group.clear();
+        if result.is_ok() {
+            self.tail.file_if_due();
+        }
     }
 
     fn write_group(&mut self) -> Result<(), AppendError> {

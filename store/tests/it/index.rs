@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use headwater_core::{
-    Append, AppendId, Category, Condition, EventLog, EventType, ExpectedRevision, Position, Query,
-    Read, ReadError, RecordedEvent, Revision, StreamId, Timestamp, Visibility,
+    Append, AppendId, Category, Condition, Durability, EventLog, EventType, ExpectedRevision,
+    Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId, Timestamp, Visibility,
 };
 use headwater_store::{Options, ReadOnlyStore, Store};
 use pollster::block_on;
@@ -324,5 +324,34 @@ proptest! {
         prop_assert_eq!(&positions(read_back(page, &query, 5)), &rare);
         let category = Query::category(Category::new("often").unwrap());
         prop_assert_eq!(read_all(page, &category, 50).len() as u64, n - rare.len() as u64);
+    }
+}
+
+#[test]
+fn the_newest_segment_is_indexed_on_the_way_and_believed_only_where_it_was_durable() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let dir = temp();
+        let store = open(&dir, Options { segment_bytes: 8 << 20, durability, ..small() });
+        let big = "x".repeat(100_000);
+        let mut n = 0;
+        while index_files(store.path()).is_empty() {
+            n += 1;
+            assert!(n < 80, "a segment was filled and nothing of its index is in a file");
+            store.append_blocking(one(&format!("a-{}", n % 5), &big)).unwrap();
+            fill(&store, 20);
+        }
+        agrees(|read| store.read_blocking(read));
+        // Killed, and the part that the file covers damaged.
+        let killed = dir.path().join("killed");
+        copy_store(store.path(), &killed);
+        agrees(|read| Store::open(&killed, small()).unwrap().read_blocking(read));
+        let copy = dir.path().join("copy");
+        copy_store(store.path(), &copy);
+        let segment = index_files(&copy)[0].with_extension("seg");
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[8192] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        let opened = Store::open(&copy, small());
+        assert_eq!(opened.is_ok(), durability == Durability::Sync, "{durability:?}");
     }
 }
