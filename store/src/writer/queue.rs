@@ -19,10 +19,20 @@ struct State<T> {
     /// Numbered, so that one can be found again.
     waiting: VecDeque<(u64, T)>,
     next: u64,
-    /// The thread has requests in hand that it took.
-    working: bool,
+    thread: Thread,
     closed: bool,
     poked: bool,
+}
+
+/// What the thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    /// It is about to look for work.
+    Looking,
+    /// It waits to be told. Telling it when it does not costs a system call for nothing.
+    Asleep,
+    /// It has requests in hand that it took.
+    Working,
 }
 
 /// What the thread finds when it comes for work.
@@ -54,7 +64,7 @@ impl<T> Queue<T> {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 next: 0,
-                working: false,
+                thread: Thread::Looking,
                 closed: false,
                 poked: false,
             }),
@@ -71,8 +81,7 @@ impl<T> Queue<T> {
         let number = state.next;
         state.next += 1;
         state.waiting.push_back((number, request));
-        drop(state);
-        self.ready.notify_one();
+        self.wake(state);
         Some(Place { queue: self, number })
     }
 
@@ -80,17 +89,17 @@ impl<T> Queue<T> {
     /// past the queue overtakes nobody.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.waiting.is_empty() && !state.working && !state.closed
+        state.waiting.is_empty() && state.thread != Thread::Working && !state.closed
     }
 
     /// Waits for requests and takes all that wait; until `deadline`, if there is one. What was
     /// taken before is done with.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Taken<T> {
         let mut state = self.state();
-        state.working = false;
+        state.thread = Thread::Looking;
         loop {
             if !state.waiting.is_empty() {
-                state.working = true;
+                state.thread = Thread::Working;
                 return Taken::Requests(
                     state.waiting.drain(..).map(|(_, request)| request).collect(),
                 );
@@ -102,26 +111,44 @@ impl<T> Queue<T> {
                 return Taken::Nothing;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Taken::Nothing;
+            }
+            state.thread = Thread::Asleep;
             state = match left {
                 None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => return Taken::Nothing,
                 Some(left) => {
                     self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            state.thread = Thread::Looking;
         }
     }
 
     /// Makes the thread look at its deadline again.
     pub(crate) fn poke(&self) {
-        self.state().poked = true;
-        self.ready.notify_one();
+        let mut state = self.state();
+        state.poked = true;
+        self.wake(state);
     }
 
     /// Lets nothing more in. What waits is still taken.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
-        self.ready.notify_one();
+        let mut state = self.state();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// Tells the thread that something changed, if it waits and was not told yet.
+    fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
+        let asleep = state.thread == Thread::Asleep;
+        if asleep {
+            state.thread = Thread::Looking;
+        }
+        drop(state);
+        if asleep {
+            self.ready.notify_one();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
