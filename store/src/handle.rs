@@ -189,7 +189,7 @@ impl Store {
     ///
     /// [`AppendError::effect`] says whether the batch may be in the log all the same.
     pub fn append_blocking(&self, append: Append) -> Result<Appended, AppendError> {
-        pollster::block_on(self.append(append))
+        pollster::block_on(self.inner.append(append, true))
     }
 
     /// Reads one page like [`EventLog::read`], without a runtime.
@@ -348,6 +348,29 @@ pub(crate) fn scan(view: &View, after: Position) -> Result<Scan, ReadError> {
 }
 
 impl Inner {
+    /// Appends; `blocks` says that the calling thread may wait for a sync.
+    async fn append(&self, append: Append, blocks: bool) -> Result<Appended, AppendError> {
+        let sync = append.sync || self.durability == Durability::Sync;
+        let (mut request, answer) = Request::new(append, self.segment_bytes)?;
+        if (blocks || !sync) && self.appends.is_idle() {
+            // Nobody waits, and waking another thread takes longer than to write.
+            match self.writer.try_write(request) {
+                Inline::Written { due_changed } => {
+                    if due_changed {
+                        self.appends.poke();
+                    }
+                    return answer.await.map_or(Err(AppendError::Closed), |reply| reply.answer);
+                }
+                Inline::Refused(refused) => request = refused,
+            }
+        }
+        if let Some(conflict) = self.writer.conflict(&request) {
+            return Err(conflict);
+        }
+        let _place = self.appends.push(request).ok_or(AppendError::Closed)?;
+        answer.await.map_or(Err(AppendError::Closed), |reply| reply.answer)
+    }
+
     fn close(&self) -> Result<(), CloseError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(running) = running else {
@@ -398,28 +421,7 @@ impl EventLog for Store {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let inner = &self.inner;
-        let sync = append.sync || inner.durability == Durability::Sync;
-        let (request, answer) = Request::new(append, inner.segment_bytes)?;
-        let queued = if !sync && inner.appends.is_idle() {
-            // Nobody waits and nothing blocks: this thread can write as well as another.
-            match inner.writer.try_write(request) {
-                Inline::Written { due_changed } => {
-                    if due_changed {
-                        inner.appends.poke();
-                    }
-                    None
-                }
-                Inline::Refused(request) => Some(request),
-            }
-        } else {
-            Some(request)
-        };
-        let _place = match queued {
-            Some(request) => Some(inner.appends.push(request).ok_or(AppendError::Closed)?),
-            None => None,
-        };
-        answer.await.unwrap_or(Err(AppendError::Closed))
+        self.inner.append(append, false).await
     }
 
     async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {

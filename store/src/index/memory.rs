@@ -5,7 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use headwater_core::Timestamp;
 
-use super::{IndexFault, List, Lists, Location, Term};
+use super::select::chunk;
+use super::{IndexFault, List, Lists, Location, Term, Terms, Walk};
 
 /// Terms are hashes already; this spreads their 32 bits over 64.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +71,27 @@ impl MemoryIndex {
                 .entry(term)
                 .and_modify(|list| list.push(delta))
                 .or_insert(Postings::One(delta));
+        }
+    }
+
+    /// Returns the last event of a range that may match a query and does.
+    pub(crate) fn latest_match(
+        &self,
+        query: &Terms,
+        (first, mut last): (u32, u32),
+        matches: impl Fn(u32) -> bool,
+    ) -> Result<Option<u32>, IndexFault> {
+        let mut count = 16;
+        loop {
+            let chunk = chunk(self, query, (first, last), count, Walk::Down)?;
+            if let Some(found) = chunk.candidates.into_iter().find(|&delta| matches(delta)) {
+                return Ok(Some(found));
+            }
+            if chunk.reached <= first {
+                return Ok(None);
+            }
+            last = chunk.reached - 1;
+            count *= 4;
         }
     }
 

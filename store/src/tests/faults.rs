@@ -1,8 +1,8 @@
 //! Errors at every operation: what was acknowledged stays, what failed is told apart.
 
 use headwater_core::{
-    AppendError, Durability, Effect, EventLog, GroupLog, GroupName, Slot, SlotCommit, SlotProgress,
-    SlotRange, Start, Visibility,
+    AppendError, Durability, Effect, EventLog, ExpectedRevision, GroupLog, GroupName, Slot,
+    SlotCommit, SlotProgress, SlotRange, Start, Visibility,
 };
 use pollster::block_on;
 
@@ -166,6 +166,28 @@ fn creating_a_store_can_fail_at_any_step_and_be_done_again() {
 }
 
 #[test]
+fn a_poisoned_store_says_so_before_it_says_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let store = open(&fs, &dir.path().join("s"), small()).unwrap();
+    let stream = headwater_core::StreamId::new("a-1").unwrap();
+    store.append_blocking(append("a-1", "x")).unwrap();
+    let stale = || append("a-1", "y").expecting(stream.clone(), ExpectedRevision::NoStream);
+    let refused = store.append_blocking(stale());
+    assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+    fs.fail(0, 5, 1, Some(Op::Sync));
+    store.append_blocking(append("a-1", "z")).unwrap_err();
+    // In the caller's thread, and through the queue.
+    let refused = [store.append_blocking(stale()), pollster::block_on(store.append(stale()))];
+    for refused in refused {
+        assert!(matches!(refused, Err(AppendError::Poisoned(_))), "{refused:?}");
+    }
+    store.close().unwrap_err();
+    let refused = pollster::block_on(store.append(stale()));
+    assert!(matches!(refused, Err(AppendError::Closed)), "{refused:?}");
+}
+
+#[test]
 fn an_append_that_passed_the_queue_before_closing_is_not_written_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
@@ -177,7 +199,7 @@ fn an_append_that_passed_the_queue_before_closing_is_not_written_after_it() {
     fs.take_steps();
     // The directory may be another writer's by now.
     assert!(matches!(store.writer().try_write(request), Inline::Written { .. }));
-    assert!(matches!(answer.try_recv(), Ok(Err(AppendError::Closed))));
+    assert!(matches!(answer.try_recv().unwrap().answer, Err(AppendError::Closed)));
     assert!(matches!(store.flush(), Err(AppendError::Closed)));
     assert_eq!(fs.take_steps(), []);
 }

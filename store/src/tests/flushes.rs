@@ -1,6 +1,8 @@
 //! What an append costs, counted: writes, syncs and blocks.
 
-use headwater_core::{AppendId, Durability, EventLog, Revision, Visibility};
+use headwater_core::{
+    AppendError, AppendId, Condition, Durability, EventLog, ExpectedRevision, Revision, Visibility,
+};
 
 use super::*;
 use crate::fs::faulty::{Op, Step};
@@ -121,7 +123,7 @@ fn an_append_asks_the_file_system_for_nothing_but_its_write_and_its_sync() {
     fs.take_steps();
     fs.take_looks();
     let expecting = |revision| {
-        let expected = headwater_core::ExpectedRevision::Exact(Revision::new(revision));
+        let expected = ExpectedRevision::Exact(Revision::new(revision));
         append("a-1", "x").expecting(stream.clone(), expected)
     };
     store.append_blocking(expecting(20)).unwrap();
@@ -130,6 +132,38 @@ fn an_append_asks_the_file_system_for_nothing_but_its_write_and_its_sync() {
     assert_eq!((fs.take_steps().len(), fs.take_looks()), (2, 0), "one write, one sync");
     store.append_blocking(expecting(21)).unwrap_err();
     assert_eq!((fs.take_steps().len(), fs.take_looks()), (0, 0), "a refusal asks for nothing");
+}
+
+#[test]
+fn a_refusal_that_stands_waits_for_nobody() {
+    let (_dir, _fs, store) = opened(Durability::Sync);
+    let stream = StreamId::new("a-1").unwrap();
+    store.append_blocking(append("a-1", "x")).unwrap();
+    let query = headwater_core::Query::stream(stream.clone());
+    let conditions = [
+        Condition::stream(stream.clone(), ExpectedRevision::NoStream),
+        Condition::stream(stream.clone(), ExpectedRevision::Exact(Revision::NONE)),
+        Condition::no_events(query, Position::START),
+    ];
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for condition in conditions {
+        let mut refused = store.append(append("a-1", "y").under(condition));
+        let std::task::Poll::Ready(refused) = refused.as_mut().poll(&mut context) else {
+            panic!("it waits for the writer");
+        };
+        assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+    }
+    // What waits ahead may still fulfil this one.
+    let ahead = store.append(append("a-1", "y"));
+    let exact = ExpectedRevision::Exact(Revision::new(2));
+    let behind = store.append(append("a-1", "z").expecting(stream, exact));
+    let mut appends = [ahead, behind];
+    for future in &mut appends {
+        let _ = future.as_mut().poll(&mut context);
+    }
+    for future in appends {
+        pollster::block_on(future).unwrap();
+    }
 }
 
 #[test]

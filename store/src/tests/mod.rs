@@ -2,6 +2,7 @@
 
 mod faults;
 mod flushes;
+mod staged;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use headwater_core::{
-    Append, AppendId, Appended, Position, QueryCondition, ReadError, Revision, StreamId,
+    Append, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError, Revision, StreamId,
 };
 use tokio::sync::oneshot;
 
-use super::Answer;
+use super::Reply;
 use super::batch::{Batch, BatchRecord};
 use super::remembered::Remembered;
 use crate::format::frame::HEADER_BYTES;
-use crate::index::Term;
+use crate::index::{MemoryIndex, Term, Terms};
 use crate::view::View;
 
 /// A group is closed when it has this many bytes, or a quarter of a segment.
@@ -28,12 +28,22 @@ pub(super) struct Group {
     pub(super) frame: Vec<u8>,
     pub(super) records: Vec<Staged>,
     pub(super) terms: Vec<Term>,
+    /// What has which term, by number in the group, as soon as a condition asks.
+    index: Option<MemoryIndex>,
     /// Where the group leaves the streams that it extends.
     streams: HashMap<StreamId, (Revision, Position)>,
-    appends: Vec<Append>,
     pub(super) ids: HashMap<AppendId, Remembered>,
-    pub(super) waiting: Vec<(oneshot::Sender<Answer>, Appended)>,
+    pub(super) waiting: Vec<Waiting>,
     pub(super) sync: bool,
+}
+
+/// Who waits for the group to be written.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) appended: Appended,
+    /// What goes back with the answer; nothing if this repeats an append of the group.
+    pub(super) lent: Option<(Append, Batch)>,
 }
 
 /// A record in the frame, and what only the writer knows of it.
@@ -44,6 +54,9 @@ pub(super) struct Staged {
     pub(super) terms_end: usize,
     pub(super) revision: Revision,
     pub(super) previous: Position,
+    /// Which of those who wait appended it, and which event of theirs it is.
+    append: usize,
+    event: usize,
 }
 
 impl Group {
@@ -58,7 +71,7 @@ impl Group {
     pub(super) fn add(
         &mut self,
         next: Position,
-        append: Append,
+        append: &Append,
         batch: &Batch,
         view: &View,
     ) -> Result<Appended, ReadError> {
@@ -74,7 +87,8 @@ impl Group {
         self.frame.extend_from_slice(&batch.bytes);
         self.terms.extend_from_slice(&batch.terms);
         let mut position = first;
-        for ((event, committed), record) in append.events.iter().zip(ends).zip(&batch.records) {
+        let staged = append.events.iter().zip(ends).zip(&batch.records);
+        for (at, ((event, committed), record)) in staged.enumerate() {
             let &BatchRecord { start, len, terms_end } = record;
             // An earlier event of the same batch may have extended the stream since.
             let (revision, previous) =
@@ -87,6 +101,8 @@ impl Group {
                 terms_end: terms_start + terms_end,
                 revision,
                 previous,
+                append: self.waiting.len(),
+                event: at,
             });
             position = position.next();
         }
@@ -95,7 +111,6 @@ impl Group {
             self.ids.insert(id, Remembered { appended, digest: batch.digest });
         }
         self.sync |= append.sync;
-        self.appends.push(append);
         Ok(appended)
     }
 
@@ -110,23 +125,51 @@ impl Group {
         }
     }
 
-    /// Returns the last staged event that a query condition forbids.
-    pub(super) fn latest_match(&self, next: Position, clause: &QueryCondition) -> Option<Position> {
-        let events = self.appends.iter().flat_map(|append| &append.events);
-        (0..)
-            .map(|n| next.advanced_by(n))
-            .zip(events)
-            .filter(|(position, event)| *position > clause.after && clause.query.matches(*event))
-            .last()
-            .map(|(position, _)| position)
+    /// Returns the last staged event that a query condition forbids. `next` is the group's first
+    /// position.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in what the terms propose; each event is indexed once, and only if this is called.
+    pub(super) fn latest_match(
+        &mut self,
+        next: Position,
+        clause: &QueryCondition,
+    ) -> Option<Position> {
+        let before = clause.after.events_since(next).map_or(0, |deltas| deltas + 1);
+        let first = u32::try_from(before).ok()?;
+        let last = u32::try_from(self.records.len()).ok()?.checked_sub(1)?;
+        if first > last {
+            return None;
+        }
+        let index = self.index.get_or_insert_with(|| MemoryIndex::from(0));
+        let mut at = index.end() as usize;
+        let mut terms = at.checked_sub(1).map_or(0, |before| self.records[before].terms_end);
+        while let Some(staged) = self.records.get(at) {
+            index.push(0, &self.terms[terms..staged.terms_end]);
+            (at, terms) = (at + 1, staged.terms_end);
+        }
+        let (query, index) = (Terms::of(&clause.query), self.index.as_ref()?);
+        let matches = |delta| clause.query.matches(self.event(delta));
+        let found = index.latest_match(&query, (first, last), matches);
+        let found = found.expect("an index in memory has no faults")?;
+        Some(next.advanced_by(found.into()))
     }
 
+    /// Returns a staged event.
+    fn event(&self, delta: u32) -> &NewEvent {
+        let Staged { append, event, .. } = self.records[delta as usize];
+        let (append, _) = self.waiting[append].lent.as_ref().expect("it was added, so it is lent");
+        &append.events[event]
+    }
+
+    /// Forgets everything but who waits.
     pub(super) fn clear(&mut self) {
         self.frame.clear();
         self.records.clear();
         self.terms.clear();
+        self.index = None;
         self.streams.clear();
-        self.appends.clear();
         self.ids.clear();
         self.sync = false;
         if self.frame.capacity() > FRAME_BYTES_KEPT {

@@ -1,7 +1,8 @@
 //! The writer: checks conditions, numbers events, writes groups of appends as frames.
 //!
 //! One lock holds it, so there is one writer at any time: usually a thread that drains the queue,
-//! and for appends that need no sync, when nobody else is in the way, the caller's own. A group is
+//! and when nobody else is in the way the caller's own, if its append needs no sync or it may wait
+//! for one. A group is
 //! whatever waits, up to a number of bytes and records: it grows by itself with the time a
 //! sync takes, without a timer.
 //!
@@ -19,11 +20,13 @@ mod queue;
 mod remembered;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
-    Append, AppendError, Appended, Condition, Conflict, Durability, Position, ReadError,
+    Append, AppendError, Appended, Condition, Conflict, Durability, ExpectedRevision, Position,
+    ReadError,
 };
 use tokio::sync::oneshot;
 
@@ -34,7 +37,7 @@ use crate::tail::{LogTail, TailError};
 use crate::view::View;
 
 use batch::Batch;
-use group::Group;
+use group::{Group, Waiting};
 pub(crate) use queue::{ClosesOnDrop, Queue, Taken};
 pub(crate) use remembered::Remembered;
 
@@ -45,7 +48,15 @@ pub(crate) type Answer = Result<Appended, AppendError>;
 pub(crate) struct Request {
     append: Append,
     batch: Batch,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// An answer, and the append that it answers. The caller allocated it, so the caller frees it:
+/// where the writer does, the two contend for the allocator's locks.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) answer: Answer,
+    _lent: Option<(Append, Batch)>,
 }
 
 impl Request {
@@ -53,7 +64,7 @@ impl Request {
     pub(crate) fn new(
         append: Append,
         segment_bytes: u64,
-    ) -> Result<(Self, oneshot::Receiver<Answer>), AppendError> {
+    ) -> Result<(Self, oneshot::Receiver<Reply>), AppendError> {
         let batch = Batch::encode(&append, segment_bytes)?;
         let (reply, answer) = oneshot::channel();
         Ok((Self { append, batch, reply }, answer))
@@ -73,6 +84,9 @@ pub(crate) enum Inline {
 #[derive(Debug)]
 pub(crate) struct Writer {
     core: Mutex<Core>,
+    view: Arc<View>,
+    /// Closed, or poisoned: appends have other errors than conflicts.
+    ended: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -85,6 +99,7 @@ struct Core {
     poison: Option<Arc<io::Error>>,
     /// Nothing is written any more; the directory may be somebody else's.
     closed: bool,
+    ended: Arc<AtomicBool>,
     /// A group is closed when it has this many bytes.
     group_bytes: usize,
     group: Group,
@@ -101,21 +116,57 @@ impl Writer {
         let group = Group::default();
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
         let group_bytes = quarter.min(group::BYTES_MAX);
+        let ended = Arc::new(AtomicBool::new(false));
         let core = Core {
             tail,
-            view,
+            view: Arc::clone(&view),
             durability,
             window,
             poison: None,
             closed: false,
+            ended: Arc::clone(&ended),
             group_bytes,
             group,
         };
-        Self { core: Mutex::new(core) }
+        Self { core: Mutex::new(core), view, ended }
     }
 
-    /// Writes one request in the caller's thread, if no other thread writes right now and nothing
-    /// about it takes long: no sync, and no other segment.
+    /// Returns the conflict that a request meets, if it stands whatever is written before it:
+    /// streams only grow, and events stay. So nobody waits for a sync to be refused.
+    pub(crate) fn conflict(&self, request: &Request) -> Option<AppendError> {
+        let append = &request.append;
+        // The writer knows better: an append that is repeated gets its first result.
+        // Pairs with the stores in `Core`.
+        if append.append_id.is_some() || self.ended.load(Ordering::Acquire) {
+            return None;
+        }
+        for clause in &append.condition.streams {
+            // A failure to look is for the writer to report.
+            let (actual, last) = self.view.stream_end(&clause.stream).ok()?;
+            if clause.expected.is_met_by(actual) {
+                continue;
+            }
+            let stands = match clause.expected {
+                ExpectedRevision::Exact(expected) => actual > expected,
+                ExpectedRevision::NoStream => true,
+                ExpectedRevision::Any | ExpectedRevision::Exists => false,
+            };
+            let (stream, expected) = (clause.stream.clone(), clause.expected);
+            let conflict = Conflict::Stream { stream, expected, actual, last };
+            // What waits may change the answer, and which clause fails first.
+            return stands.then(|| conflict.into());
+        }
+        for (index, clause) in append.condition.queries.iter().enumerate() {
+            let after = clause.after;
+            if let Some(found) = self.view.latest_match(&clause.query, after).ok()? {
+                return Some(Conflict::Query { index, after, found }.into());
+            }
+        }
+        None
+    }
+
+    /// Writes one request in the caller's thread, if no other thread writes right now and it fits
+    /// into the segment. A request that asks for a sync waits for it here.
     pub(crate) fn try_write(&self, request: Request) -> Inline {
         let Ok(mut core) = self.core.try_lock() else { return Inline::Refused(request) };
         if !core.tail.fits(HEADER_BYTES + request.batch.bytes.len()) {
@@ -125,6 +176,12 @@ impl Writer {
         core.write([request]);
         let due = core.tail.sync_due(core.durability);
         Inline::Written { due_changed: due != before }
+    }
+
+    /// Writes requests as if they had waited together.
+    #[cfg(test)]
+    pub(crate) fn write_together(&self, requests: Vec<Request>) {
+        lock(&self.core).write(requests);
     }
 
     /// Makes everything durable that was written, and returns how far that is.
@@ -155,6 +212,7 @@ impl Writer {
             core.tail.file_active();
         }
         core.closed = true;
+        core.ended.store(true, Ordering::Release);
         core.view.close();
         match flushed {
             Ok(_) => Ok(()),
@@ -197,36 +255,35 @@ impl Core {
     /// Takes a request into the group, or answers it at once.
     fn stage(&mut self, request: Request) {
         let Request { append, batch, reply } = request;
-        let staged = match self.admit(&append, &batch) {
-            Ok(None) => {
-                let appended = self.group.add(self.tail.next(), append, &batch, &self.view);
-                appended.map_err(|error| AppendError::Check(Arc::new(error)))
-            }
+        let answer = match self.admit(&append, &batch) {
+            Ok(None) => match self.group.add(self.tail.next(), &append, &batch, &self.view) {
+                Ok(appended) => {
+                    let lent = Some((append, batch));
+                    self.group.waiting.push(Waiting { reply, appended, lent });
+                    return;
+                }
+                Err(error) => Err(AppendError::Check(Arc::new(error))),
+            },
             // The first use is in this very group, so the answer waits for it.
             Ok(Some((earlier, false))) => {
                 self.group.sync |= append.sync;
-                Ok(earlier)
+                self.group.waiting.push(Waiting { reply, appended: earlier, lent: None });
+                return;
             }
             Ok(Some((earlier, true))) => {
                 let not_yet = append.sync && earlier.last > self.tail.durable();
-                let answer = if not_yet { self.flush().map(|_| earlier) } else { Ok(earlier) };
-                // A receiver that is gone needs no answer.
-                let _ = reply.send(answer);
-                return;
+                if not_yet { self.flush().map(|_| earlier) } else { Ok(earlier) }
             }
             Err(error) => Err(error),
         };
-        match staged {
-            Ok(appended) => self.group.waiting.push((reply, appended)),
-            // A receiver that is gone needs no answer.
-            Err(error) => drop(reply.send(Err(error))),
-        }
+        // A receiver that is gone needs no answer.
+        let _ = reply.send(Reply { answer, _lent: Some((append, batch)) });
     }
 
     /// Checks id and condition. Returns the first result of a repeated append, and whether that
     /// is committed already.
     fn admit(
-        &self,
+        &mut self,
         append: &Append,
         batch: &Batch,
     ) -> Result<Option<(Appended, bool)>, AppendError> {
@@ -249,7 +306,7 @@ impl Core {
         Ok(None)
     }
 
-    fn check(&self, condition: &Condition) -> Result<(), AppendError> {
+    fn check(&mut self, condition: &Condition) -> Result<(), AppendError> {
         let failed = |error: ReadError| AppendError::Check(Arc::new(error));
         for clause in &condition.streams {
             let end = self.group.stream_end(&self.view, &clause.stream);
@@ -283,11 +340,13 @@ impl Core {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
         }
-        for (reply, appended) in self.group.waiting.drain(..) {
-            // A receiver that is gone needs no answer.
-            let _ = reply.send(result.clone().map(|()| appended));
-        }
+        // First what refers to the appends, so that their callers have the last hold of them.
         self.group.clear();
+        for Waiting { reply, appended, lent } in self.group.waiting.drain(..) {
+            let answer = result.clone().map(|()| appended);
+            // A receiver that is gone needs no answer.
+            let _ = reply.send(Reply { answer, _lent: lent });
+        }
         if result.is_ok() {
             self.tail.file_if_due();
         }
@@ -303,6 +362,7 @@ impl Core {
                 // Nothing of this group was written yet.
                 TailError::Broken(error) => {
                     self.poison = Some(Arc::clone(&error));
+                    self.ended.store(true, Ordering::Release);
                     AppendError::Poisoned(error)
                 }
             });
@@ -357,6 +417,7 @@ impl Core {
     fn broken(&mut self, error: TailError) -> AppendError {
         let (TailError::Full(cause) | TailError::Broken(cause)) = error;
         self.poison = Some(Arc::clone(&cause));
+        self.ended.store(true, Ordering::Release);
         AppendError::Indeterminate(cause)
     }
 
