@@ -1,6 +1,7 @@
 //! A group: appends that are written as one frame, and what they make of the streams meanwhile.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use headwater_core::{
     Append, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError, Revision, StreamId,
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Reply;
 use super::batch::{Batch, BatchRecord};
+use super::heads::{Heads, NameHasher};
 use super::remembered::Remembered;
 use crate::format::frame::HEADER_BYTES;
 use crate::index::{MemoryIndex, Term, Terms};
@@ -31,7 +33,9 @@ pub(super) struct Group {
     /// What has which term, by number in the group, as soon as a condition asks.
     index: Option<MemoryIndex>,
     /// Where the group leaves the streams that it extends.
-    streams: HashMap<StreamId, (Revision, Position)>,
+    streams: HashMap<StreamId, (Revision, Position), BuildHasherDefault<NameHasher>>,
+    /// Where groups before left theirs.
+    heads: Heads,
     pub(super) ids: HashMap<AppendId, Remembered>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) sync: bool,
@@ -119,8 +123,8 @@ impl Group {
         view: &View,
         stream: &StreamId,
     ) -> Result<(Revision, Position), ReadError> {
-        match self.streams.get(stream) {
-            Some(&end) => Ok(end),
+        match self.streams.get(stream).copied().or_else(|| self.heads.find(stream)) {
+            Some(end) => Ok(end),
             None => view.stream_end(stream),
         }
     }
@@ -163,7 +167,14 @@ impl Group {
         &append.events[event]
     }
 
-    /// Forgets everything but who waits.
+    /// Remembers where a group that was written left its streams.
+    pub(super) fn note_heads(&mut self) {
+        for (stream, &end) in &self.streams {
+            self.heads.note(stream, end);
+        }
+    }
+
+    /// Forgets everything of the group but who waits.
     pub(super) fn clear(&mut self) {
         self.frame.clear();
         self.records.clear();

@@ -16,6 +16,7 @@
 
 mod batch;
 mod group;
+mod heads;
 mod queue;
 mod remembered;
 
@@ -339,6 +340,9 @@ impl Core {
         if self.poison.is_none() {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
+        }
+        if result.is_ok() {
+            self.group.note_heads();
         }
         // First what refers to the appends, so that their callers have the last hold of them.
         self.group.clear();
