@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use headwater_core::{LogId, Position, Timestamp};
 
@@ -29,6 +30,13 @@ pub(crate) struct LogDir {
 impl LogDir {
     pub(crate) fn path(&self) -> PathBuf {
         self.root.join(self.kind.folder())
+    }
+
+    /// Waits for a thread at once, where a test must do the same each time.
+    pub(crate) fn in_turn<T>(&self, thread: &JoinHandle<T>) {
+        while self.fs.works_in_turn() && !thread.is_finished() {
+            std::thread::yield_now();
+        }
     }
 
     /// Lists the segments by number, oldest first.

@@ -304,7 +304,10 @@ impl LogTail {
             }
         };
         match thread::Builder::new().name("headwater-index".to_owned()).spawn(work) {
-            Ok(filing) => self.filing = Some(filing),
+            Ok(filing) => {
+                self.dir.in_turn(&filing);
+                self.filing = Some(filing);
+            }
             // It is written with the next part, or when the store was opened again.
             Err(error) => tracing::warn!(%error, "no thread to write an index"),
         }
@@ -361,7 +364,10 @@ impl LogTail {
         let (capacity, how) = (self.capacity_bytes, self.preallocation);
         let fill = move || preallocate(fs.as_ref(), &path, capacity, how);
         match thread::Builder::new().name("headwater-spare".to_owned()).spawn(fill) {
-            Ok(filling) => self.spare = Spare::Filling(filling),
+            Ok(filling) => {
+                self.dir.in_turn(&filling);
+                self.spare = Spare::Filling(filling);
+            }
             // The roll makes it then.
             Err(error) => tracing::warn!(%error, "no thread to prepare the next segment"),
         }

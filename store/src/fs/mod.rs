@@ -7,6 +7,8 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 mod real;
+#[cfg(test)]
+pub(crate) mod sim;
 
 use std::fmt;
 use std::io;
@@ -67,6 +69,10 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync + 'static {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Returns how files get their space where [`Preallocation::Auto`] leaves it to us.
     fn preallocation(&self, path: &Path) -> Preallocation;
+    /// Returns whether what runs in a thread of its own is waited for at once, so that a test does the same each time.
+    fn works_in_turn(&self) -> bool {
+        false
+    }
 }
 
 /// An open file.

@@ -1,0 +1,168 @@
+//! What the simulated disk may and may not keep.
+
+use super::*;
+
+const DIR: &str = "/disk";
+
+/// Every content that a file may have after power is lost, in some draws.
+fn outcomes(work: impl Fn(&SimFs)) -> BTreeMap<Option<Vec<u8>>, usize> {
+    let mut found = BTreeMap::new();
+    let survivals = [Survival::Nothing, Survival::Everything];
+    for survival in survivals.into_iter().chain((0..200).map(Survival::Drawn)) {
+        let fs = SimFs::new(Path::new(DIR));
+        work(&fs);
+        fs.lose_power(survival);
+        let content = crate::fs::read_file(&fs, &Path::new(DIR).join("f")).ok();
+        *found.entry(content).or_default() += 1;
+    }
+    found
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
+}
+
+fn created(fs: &SimFs, name: &str) -> Arc<dyn FsFile> {
+    fs.open(&path(name), Access::CreateNew).unwrap()
+}
+
+fn kept(work: impl Fn(&SimFs)) -> Vec<Option<Vec<u8>>> {
+    outcomes(work).into_keys().collect()
+}
+
+#[test]
+fn a_name_and_its_bytes_are_kept_apart() {
+    let bytes = vec![7; 100];
+    let found = kept(|fs| created(fs, "f").write_at(&[7; 100], 0).unwrap());
+    assert!(found.contains(&None) && found.contains(&Some(bytes.clone())));
+    assert!(found.contains(&Some(vec![])), "a name without its bytes");
+    assert!(found.contains(&Some(vec![0; 100])), "a size without its bytes");
+    let named = kept(|fs| {
+        created(fs, "f").write_at(&[7; 100], 0).unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+    });
+    assert!(!named.contains(&None) && named.contains(&Some(vec![])));
+    let synced = kept(|fs| {
+        let file = created(fs, "f");
+        file.write_at(&[7; 100], 0).unwrap();
+        file.sync().unwrap();
+    });
+    assert_eq!(synced, [None, Some(bytes.clone())]);
+    let both = kept(|fs| {
+        let file = created(fs, "f");
+        file.write_at(&[7; 100], 0).unwrap();
+        file.sync().unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+    });
+    assert_eq!(both, [Some(bytes)]);
+}
+
+#[test]
+fn each_sector_keeps_any_content_since_the_last_sync() {
+    let found = kept(|fs| {
+        let file = created(fs, "f");
+        file.write_at(&[1; 1024], 0).unwrap();
+        file.sync().unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        file.write_at(&[2; 1024], 0).unwrap();
+        file.write_at(&[3; 512], 512).unwrap();
+    });
+    let firsts_and_seconds: Vec<(u8, u8)> =
+        found.iter().flatten().map(|bytes| (bytes[0], bytes[512])).collect();
+    assert_eq!(firsts_and_seconds, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
+    assert!(found.iter().flatten().all(|b| b[..512].iter().all(|&x| x == b[0])), "whole sectors");
+}
+
+#[test]
+fn a_renamed_file_is_the_old_or_the_new_one() {
+    let found = kept(|fs| {
+        for (name, byte) in [("f", 1), ("f.tmp", 2)] {
+            let file = created(fs, name);
+            file.write_at(&[byte; 8], 0).unwrap();
+            file.sync().unwrap();
+        }
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        fs.rename(&path("f.tmp"), &path("f")).unwrap();
+    });
+    assert_eq!(found, [Some(vec![1; 8]), Some(vec![2; 8])]);
+}
+
+#[test]
+fn a_removed_file_comes_back_unless_its_directory_was_synced() {
+    let remove = |sync: bool| {
+        kept(move |fs| {
+            created(fs, "f").sync().unwrap();
+            fs.sync_dir(Path::new(DIR)).unwrap();
+            fs.remove(&path("f")).unwrap();
+            if sync {
+                fs.sync_dir(Path::new(DIR)).unwrap();
+            }
+        })
+    };
+    assert_eq!(remove(false), [None, Some(vec![])]);
+    assert_eq!(remove(true), [None]);
+}
+
+#[test]
+fn a_failed_sync_is_forgotten_and_the_next_one_means_nothing() {
+    let fs = SimFs::new(Path::new(DIR));
+    let file = created(&fs, "f");
+    file.write_at(&[1; 512], 0).unwrap();
+    file.sync().unwrap();
+    fs.sync_dir(Path::new(DIR)).unwrap();
+    file.write_at(&[2; 512], 0).unwrap();
+    fs.fail_at(fs.steps(), Fault::Once(5));
+    assert!(file.sync().is_err());
+    file.sync().unwrap();
+    let read = |fs: &SimFs| crate::fs::read_file(fs, &path("f")).unwrap()[0];
+    assert_eq!(read(&fs), 2, "the cache has it");
+    let map = file.map().unwrap();
+    assert_eq!(map.below(1), [2]);
+    file.evict().unwrap();
+    assert_eq!((read(&fs), map.below(1)[0]), (1, 1), "the device never had it");
+    fs.lose_power(Survival::Everything);
+    assert_eq!(read(&fs), 1);
+}
+
+#[test]
+fn nothing_works_without_power_and_old_handles_stay_dead() {
+    let fs = SimFs::new(Path::new(DIR));
+    let file = created(&fs, "f");
+    let lock = fs.lock(&path("LOCK")).unwrap().unwrap();
+    assert!(fs.lock(&path("LOCK")).unwrap().is_none());
+    fs.fail_at(fs.steps(), Fault::PowerOff);
+    assert!(file.write_at(&[1], 0).is_err() && file.size().is_err());
+    assert!(fs.list(Path::new(DIR)).is_err());
+    fs.lose_power(Survival::Everything);
+    assert!(file.size().is_err() && lock.size().is_err());
+    assert!(fs.lock(&path("LOCK")).unwrap().is_some());
+}
+
+#[test]
+fn a_directory_without_its_name_is_gone_with_its_files() {
+    let inner = Path::new(DIR).join("inner");
+    let run = |synced: bool| {
+        let fs = SimFs::new(Path::new(DIR));
+        fs.create_dir(&inner).unwrap();
+        fs.open(&inner.join("f"), Access::CreateNew).unwrap().sync().unwrap();
+        fs.sync_dir(&inner).unwrap();
+        if synced {
+            fs.sync_dir(Path::new(DIR)).unwrap();
+        }
+        fs.lose_power(Survival::Nothing);
+        fs.list(&inner).is_ok()
+    };
+    assert_eq!((run(false), run(true)), (false, true));
+}
+
+#[test]
+fn one_seed_gives_one_outcome() {
+    let run = || {
+        let fs = SimFs::new(Path::new(DIR));
+        let file = created(&fs, "f");
+        file.write_at(&vec![1; 40_000], 0).unwrap();
+        fs.lose_power(Survival::Drawn(42));
+        crate::fs::read_file(&fs, &path("f")).ok()
+    };
+    assert_eq!(run(), run());
+}
