@@ -1,5 +1,8 @@
 //! What an append costs, counted: writes, syncs and blocks.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
 use headwater_core::{
     AppendError, AppendId, Condition, Durability, EventLog, ExpectedRevision, Revision, Visibility,
 };
@@ -28,27 +31,30 @@ fn a_durable_append_is_one_write_and_one_sync() {
     }
 }
 
+/// Polls each future once, in order, and waits for those that have no answer then.
+fn polled_together<F: Future + Unpin>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    let begun: Vec<_> = futures
+        .into_iter()
+        .map(|mut future| {
+            let polled = Pin::new(&mut future).poll(&mut context);
+            (future, polled)
+        })
+        .collect();
+    let answers = begun.into_iter().map(|(future, polled)| match polled {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => pollster::block_on(future),
+    });
+    answers.collect()
+}
+
 #[test]
 fn appends_that_wait_together_share_a_sync() {
     let (_dir, fs, store) = opened(Durability::Sync);
-    let appends: Vec<_> = (0..64).map(|n| store.append(append("a-1", &n.to_string()))).collect();
-    let mut appends: Vec<_> = appends.into_iter().map(Box::pin).collect();
-    // Each is queued when it is polled first; the writer takes what it finds.
-    let waker = std::task::Waker::noop();
-    let mut context = std::task::Context::from_waker(waker);
-    for future in &mut appends {
-        let _ = future.as_mut().poll(&mut context);
-    }
-    let mut positions = Vec::new();
-    for mut future in appends {
-        loop {
-            if let std::task::Poll::Ready(done) = future.as_mut().poll(&mut context) {
-                positions.push(done.unwrap().first.get());
-                break;
-            }
-            std::thread::yield_now();
-        }
-    }
+    // The writer takes what it finds.
+    let answers = polled_together((0..64).map(|n| store.append(append("a-1", &n.to_string()))));
+    let positions: Vec<u64> =
+        answers.into_iter().map(|answer| answer.unwrap().first.get()).collect();
     assert_eq!(positions, (1..=64).collect::<Vec<_>>(), "the queue kept its order");
     let syncs = fs.take_steps().iter().filter(|step| step.op == Op::Sync).count();
     assert!(syncs < 32, "{syncs} syncs for 64 appends");
@@ -92,14 +98,9 @@ fn a_durable_append_writes_one_block_more_than_it_fills_at_most() {
 #[test]
 fn a_group_of_many_appends_is_one_write_and_one_sync() {
     let (_dir, fs, store) = opened(Durability::Sync);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let payload = "x".repeat(500);
-    let mut appends: Vec<_> = (0..200).map(|_| store.append(append("a-1", &payload))).collect();
-    for future in &mut appends {
-        let _ = future.as_mut().poll(&mut context);
-    }
-    for future in appends {
-        pollster::block_on(future).unwrap();
+    for answer in polled_together((0..200).map(|_| store.append(append("a-1", &payload)))) {
+        answer.unwrap();
     }
     let steps = fs.take_steps();
     let mut blocks = 0;
@@ -145,10 +146,10 @@ fn a_refusal_that_stands_waits_for_nobody() {
         Condition::stream(stream.clone(), ExpectedRevision::Exact(Revision::NONE)),
         Condition::no_events(query, Position::START),
     ];
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     for condition in conditions {
         let mut refused = store.append(append("a-1", "y").under(condition));
-        let std::task::Poll::Ready(refused) = refused.as_mut().poll(&mut context) else {
+        let Poll::Ready(refused) = refused.as_mut().poll(&mut context) else {
             panic!("it waits for the writer");
         };
         assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
@@ -157,12 +158,8 @@ fn a_refusal_that_stands_waits_for_nobody() {
     let ahead = store.append(append("a-1", "y"));
     let exact = ExpectedRevision::Exact(Revision::new(2));
     let behind = store.append(append("a-1", "z").expecting(stream, exact));
-    let mut appends = [ahead, behind];
-    for future in &mut appends {
-        let _ = future.as_mut().poll(&mut context);
-    }
-    for future in appends {
-        pollster::block_on(future).unwrap();
+    for answer in polled_together([ahead, behind]) {
+        answer.unwrap();
     }
 }
 
