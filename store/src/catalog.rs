@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use headwater_core::LogId;
 
@@ -11,6 +11,7 @@ use crate::format::BLOCK_BYTES;
 use crate::format::block::BlockFault;
 use crate::format::catalog::{Catalog, LogEntry};
 use crate::fs::{Access, Fs, FsFile, read_file, write_file};
+use crate::sync::Mutex;
 
 pub(crate) const FILE_NAME: &str = "CATALOG";
 

@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use headwater_core::{
@@ -21,6 +20,8 @@ use crate::open::{self, Opened, RecoveryReport};
 use crate::options::Options;
 use crate::retention::{self, Cutoff, Keeper, Passing, Retention, RetentionError, RetentionReport};
 use crate::scan::Scan;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, block_on};
 use crate::tails::TailsFile;
 use crate::view::View;
 use crate::writer::{Inline, Queue, Request, Writer};
@@ -189,7 +190,7 @@ impl Store {
     ///
     /// [`AppendError::effect`] says whether the batch may be in the log all the same.
     pub fn append_blocking(&self, append: Append) -> Result<Appended, AppendError> {
-        pollster::block_on(self.inner.append(append, true))
+        block_on(self.inner.append(append, true))
     }
 
     /// Reads one page like [`EventLog::read`], without a runtime.

@@ -19,6 +19,7 @@ mod handle;
 mod index;
 mod ledger;
 mod log;
+mod mark;
 #[expect(unsafe_code, reason = "the only place that maps files; its invariants are numbered")]
 mod mmap;
 mod offsets;
@@ -30,6 +31,7 @@ mod retention;
 mod scan;
 mod segment;
 mod segments;
+mod sync;
 mod tail;
 mod tails;
 #[cfg(test)]

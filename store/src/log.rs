@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use headwater_core::{LogId, Position, Timestamp};
 
@@ -17,6 +16,7 @@ use crate::fs::{Access, Fs, is_temporary, write_file};
 use crate::recovery::{self, Damage, Rest, Tail, Walked};
 use crate::segment::Segment;
 use crate::segments::bound;
+use crate::sync::thread::{JoinHandle, yield_now};
 
 /// Where a log lies and to which store it belongs.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl LogDir {
     /// Waits for a thread at once, where a test must do the same each time.
     pub(crate) fn in_turn<T>(&self, thread: &JoinHandle<T>) {
         while self.fs.works_in_turn() && !thread.is_finished() {
-            std::thread::yield_now();
+            yield_now();
         }
     }
 

@@ -6,7 +6,7 @@
 //!   writer only appends, the directory lock keeps other writers of this kind away, and segments
 //!   go by unlinking, which leaves their pages to whoever has them mapped.
 //! - **M2.** A map hands out only bytes below an end that its caller has learned from the writer
-//!   (loaded with `Acquire`, paired with the `Release` store after the bytes were written), or,
+//!   (a [`Mark`] that was set after the bytes were written), or,
 //!   where no writer runs, below the size of the file.
 //!
 //! A file that somebody else truncates or a device that fails to read breaks M1 from outside; the
@@ -15,9 +15,10 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
+
+use crate::mark::Mark;
 
 /// A whole file, mapped for reading.
 #[derive(Debug)]
@@ -35,9 +36,8 @@ impl Map {
     }
 
     /// Returns the published bytes (M2).
-    pub(crate) fn published(&self, end: &AtomicU64) -> &[u8] {
-        // Pairs with the writer's Release store of the end.
-        self.below(end.load(Ordering::Acquire))
+    pub(crate) fn published(&self, end: &Mark) -> &[u8] {
+        self.below(end.get())
     }
 
     /// Returns the bytes below `end`, which the caller knows to be final (M2).

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use headwater_core::{GroupName, GroupState, Position, ReadError, Timestamp};
@@ -19,6 +19,7 @@ use crate::ledger::{self, Removal};
 use crate::offsets::Offsets;
 use crate::scan::Scan;
 use crate::segments::{SegmentEntry, SegmentList, Segments};
+use crate::sync::Mutex;
 use crate::view::View;
 use crate::writer::Writer;
 

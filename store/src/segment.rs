@@ -1,8 +1,7 @@
 //! One file of a log: header block, frames, and zeros where nothing was written yet.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::{fmt, io};
 
 use headwater_core::{Position, ReadError, Timestamp};
@@ -16,7 +15,10 @@ use crate::index::{
     IndexFault, IndexFile, Layers, LayersTaken, List, Lists, Location, MemoryIndex, Term, Terms,
     Walk, add_frame,
 };
+use crate::mark::Mark;
 use crate::mmap::Map;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::tail::FILE_BYTES_MIN;
 
 /// Bytes written at a time while a segment is filled with zeros, and between two syncs. The page
@@ -48,7 +50,7 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn FsFile>,
     map: Map,
     /// Bytes below are published and final.
-    end: AtomicU64,
+    end: Mark,
     index: RwLock<Layers>,
     /// One bit per window: its pages could be read.
     populated: Box<[AtomicU64]>,
@@ -77,7 +79,7 @@ impl Segment {
         Ok(Self {
             seed: Seed::new(header.salt),
             index: RwLock::new(Layers::of(MemoryIndex::from(0))),
-            end: AtomicU64::new(FRAMES_AT),
+            end: Mark::new(FRAMES_AT),
             populated: (0..windows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             damage: OnceLock::new(),
             header,
@@ -100,13 +102,12 @@ impl Segment {
 
     /// Publishes everything below `end`. The index knows it already.
     pub(crate) fn publish(&self, end: u64) {
-        // Pairs with the Acquire load in `Map::published`.
-        self.end.store(end, Ordering::Release);
+        self.end.set(end);
     }
 
     /// Returns where the published bytes end.
     pub(crate) fn end(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
+        self.end.get()
     }
 
     /// Returns the whole file, of which a range is about to be read, for recovery: no writer runs

@@ -3,8 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use headwater_core::{Position, ReadError};
 
@@ -16,6 +15,8 @@ use crate::index::{self, IndexFile, add_frame, build};
 use crate::log::{LogDir, Purpose};
 use crate::recovery::{self, Rest, Tail, Walked};
 use crate::segment::{Frozen, Segment};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, RwLock};
 
 /// The segments of a log, oldest first. Readers take the list as it is and keep what it holds.
 #[derive(Debug)]

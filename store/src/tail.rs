@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use headwater_core::{Durability, Position, Timestamp};
@@ -19,6 +18,7 @@ use crate::log::{LogDir, Purpose, Recovered};
 use crate::options::Preallocation;
 use crate::segment::{Segment, establish, preallocate};
 use crate::segments::{Segments, file_index};
+use crate::sync::thread::{self, JoinHandle};
 
 /// Less of a segment than this is walked rather than read from an index file.
 pub(crate) const FILE_BYTES_MIN: u64 = 1024 * 1024;

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use headwater_core::{LogId, Position, ReadError, Revision};
 
 use crate::format::tails::{StreamTail, Tails, encode};
 use crate::fs::{Access, Fs, write_file};
 use crate::mmap::Map;
+use crate::sync::Mutex;
 
 pub(crate) const FILE_NAME: &str = "TAILS";
 

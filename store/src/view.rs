@@ -1,7 +1,6 @@
 //! What readers see of a log: its segments, and the watermarks that bound them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_core::{
     AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
@@ -11,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::format::record::RecordRef;
 use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
+use crate::mark::Mark;
 use crate::segment::Segment;
 use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
 use crate::tails::TailsFile;
@@ -37,8 +37,8 @@ pub(crate) struct Marks {
 pub(crate) struct View {
     segments: Arc<Segments>,
     tails: TailsFile,
-    committed: AtomicU64,
-    durable: AtomicU64,
+    committed: Mark,
+    durable: Mark,
     marks: watch::Sender<Marks>,
 }
 
@@ -48,17 +48,17 @@ impl View {
         Self {
             segments,
             tails,
-            committed: AtomicU64::new(head.get()),
-            durable: AtomicU64::new(head.get()),
+            committed: Mark::new(head.get()),
+            durable: Mark::new(head.get()),
             marks: watch::Sender::new(marks),
         }
     }
 
     /// Lets readers see everything up to here. Segments and indexes hold it already.
     pub(crate) fn publish(&self, committed: Position, durable: Position) {
-        // Pair with the Acquire loads in `head`. Committed first: what is durable is committed.
-        self.committed.store(committed.get(), Ordering::Release);
-        self.durable.store(durable.get(), Ordering::Release);
+        // Committed first: what is durable is committed.
+        self.committed.set(committed.get());
+        self.durable.set(durable.get());
         self.marks.send_modify(|marks| *marks = Marks { committed, durable, ..*marks });
     }
 
@@ -72,7 +72,7 @@ impl View {
             Visibility::Committed => &self.committed,
             Visibility::Durable => &self.durable,
         };
-        Position::new(mark.load(Ordering::Acquire))
+        Position::new(mark.get())
     }
 
     pub(crate) fn segments(&self) -> SegmentList {

@@ -59,6 +59,8 @@ struct Disk {
     steps: u64,
     fault: Option<(u64, Fault)>,
     off: bool,
+    /// Threads of the store need not take turns.
+    free: bool,
     dirs: BTreeMap<PathBuf, Dir>,
     files: HashMap<u64, Inode>,
     next_file: u64,
@@ -145,6 +147,12 @@ impl SimFs {
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the store's threads run beside each other, for who chooses which one goes on.
+    #[allow(dead_code, reason = "`tests/weave` compiles this file too")]
+    pub(crate) fn let_threads_overlap(&self) {
+        self.disk().free = true;
     }
 
     /// Lets the operation with this number fail, counted from the last loss of power.
@@ -406,7 +414,7 @@ impl Fs for SimFs {
     }
 
     fn works_in_turn(&self) -> bool {
-        true
+        !self.disk().free
     }
 }
 

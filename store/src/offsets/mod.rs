@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
@@ -22,6 +22,7 @@ use crate::format::frame::{FrameHeader, HEADER_BYTES};
 use crate::format::offsets::OffsetEntry;
 use crate::fs::is_full;
 use crate::log::{LogDir, Recovered};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{Layout, LogTail, TailError};
 use crate::writer::{ClosesOnDrop, Queue, Taken};
 

@@ -21,8 +21,7 @@ mod queue;
 mod remembered;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
@@ -34,6 +33,8 @@ use tokio::sync::oneshot;
 use crate::format::frame::HEADER_BYTES;
 use crate::format::record;
 use crate::fs::is_full;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{LogTail, TailError};
 use crate::view::View;
 

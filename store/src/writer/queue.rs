@@ -4,8 +4,10 @@
 //! request goes when its caller stops waiting.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Requests on their way to a thread, in the order in which they came.
 #[derive(Debug)]
