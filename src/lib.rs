@@ -12,7 +12,8 @@ pub use headwater_core::*;
 #[cfg(feature = "projections")]
 pub use headwater_projections as projections;
 pub use headwater_store::{
-    Changes, CloseError, Cut, Cutoff, EventRef, Follower, OpenError, OpenMode, Options, Passing,
-    Preallocation, ReadOnlyStore, RecoveryReport, Removal, Retention, RetentionError,
-    RetentionReport, Scan, SegmentSummary, Store,
+    Changes, CloseError, Cut, Cutoff, EventRef, Fault, Follower, OpenError, OpenMode, Options,
+    Passing, Preallocation, ProgressFn, Quarantined, ReadOnlyStore, RecoveryReport, Remedy,
+    Removal, Retention, RetentionError, RetentionReport, Scan, SegmentSummary, Severity, Store,
+    VerifyDepth, VerifyOptions, VerifyReport, verify,
 };

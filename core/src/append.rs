@@ -1,16 +1,18 @@
 //! Appending: the request, its result, and its failures.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::codec::CodecId;
 use crate::condition::{Condition, Conflict};
 use crate::event::NewEvent;
 use crate::id::AppendId;
 use crate::limits;
-use crate::position::Position;
+use crate::position::{Position, SchemaVersion};
 
 /// What a log promises for an acknowledged append, named for what it survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,19 +141,53 @@ impl Append {
     /// Returns a digest of what the append would store, without the ids and times that a retry
     /// may draw anew. It tells a repeated append from another one that reuses its id.
     pub fn content_digest(&self) -> u64 {
-        let mut hash = Xxh3::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
+        let mut digest = ContentDigest::new();
         for event in &self.events {
-            part(event.stream.as_str().as_bytes());
-            part(event.event_type.as_str().as_bytes());
-            part(&event.schema_version.get().to_le_bytes());
-            part(&[event.codec.get()]);
-            part(&event.payload);
+            let names = (event.stream.as_str(), event.event_type.as_str());
+            digest.add(names, event.schema_version, event.codec, &event.payload);
         }
-        hash.digest()
+        digest.finish()
+    }
+}
+
+/// What [`Append::content_digest`] is made of, event by event.
+#[derive(Clone, Default)]
+pub struct ContentDigest(Xxh3);
+
+impl fmt::Debug for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ContentDigest").field(&self.finish()).finish()
+    }
+}
+
+impl ContentDigest {
+    /// Begins with no event.
+    pub fn new() -> Self {
+        Self(Xxh3::new())
+    }
+
+    /// Adds an event, given by its stream and type, and what it holds.
+    pub fn add(
+        &mut self,
+        (stream, event_type): (&str, &str),
+        schema_version: SchemaVersion,
+        codec: CodecId,
+        payload: &[u8],
+    ) {
+        let mut part = |bytes: &[u8]| {
+            self.0.update(&(bytes.len() as u64).to_le_bytes());
+            self.0.update(bytes);
+        };
+        part(stream.as_bytes());
+        part(event_type.as_bytes());
+        part(&schema_version.get().to_le_bytes());
+        part(&[codec.get()]);
+        part(payload);
+    }
+
+    /// Returns the digest.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
     }
 }
 

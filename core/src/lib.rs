@@ -26,7 +26,7 @@ mod slot;
 mod subscription;
 mod time;
 
-pub use append::{Append, AppendError, Appended, Durability, Effect, InvalidAppend};
+pub use append::{Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend};
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
 pub use decider::Decider;

@@ -111,6 +111,15 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
+            /// Checks whether `text` is such a name, without making one.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidName`] says what is wrong with it.
+            pub fn check(text: &str) -> Result<(), InvalidName> {
+                $check(text)
+            }
+
             /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -1,10 +1,40 @@
 //! Why a store cannot be opened or closed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_core::Position;
+use serde::Serialize;
+
+use crate::format::segment::parse_file_name;
+
+/// What can be done about damage if there is no backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// The end of the log can be cut: [`repair`](crate::repair) with `CutTail`.
+    CutTail,
+    /// A segment can be taken out: [`repair`](crate::repair) with `QuarantineSegment`.
+    QuarantineSegment(u64),
+    /// It is derived, and is built anew by itself: [`repair`](crate::repair) with `Reindex` does so
+    /// at once, and removing the file does too.
+    Reindex,
+}
+
+impl Remedy {
+    /// Returns the command that says what would be done to a store, and does it with `--apply`.
+    pub fn command(self, root: &Path) -> String {
+        let root = root.display();
+        match self {
+            Self::CutTail => format!("headwater repair {root} --cut-tail"),
+            Self::QuarantineSegment(id) => {
+                format!("headwater repair {root} --quarantine-segment {id}")
+            }
+            Self::Reindex => format!("headwater repair {root} --reindex"),
+        }
+    }
+}
 
 /// Why a store was not opened. No event and no progress of a group was changed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -131,6 +161,35 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Returns the file that is concerned, the first position and the byte in the file from which
+    /// on, and what is wrong with it.
+    pub fn place(&self) -> (Option<&Path>, Option<(Position, u64)>, String) {
+        match self {
+            Self::AcknowledgedDamage { path, position, offset, detail }
+            | Self::UnexplainedTail { path, position, offset, detail } => {
+                (Some(path), Some((*position, *offset)), detail.clone())
+            }
+            Self::File { path, detail } => (Some(path), None, detail.clone()),
+            Self::MissingSegment { path, id } => {
+                (Some(path), None, format!("segment {id} is missing"))
+            }
+            _ => (None, None, self.to_string()),
+        }
+    }
+
+    /// Returns what can be done about damage if there is no backup.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::UnexplainedTail { .. } | Self::AcknowledgedDamage { .. } => Some(Remedy::CutTail),
+            Self::MissingSegment { id, .. } => Some(Remedy::QuarantineSegment(*id)),
+            Self::File { path, .. } => {
+                let (_, id) = parse_file_name(path.file_name()?.to_str()?)?;
+                Some(Remedy::QuarantineSegment(id))
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

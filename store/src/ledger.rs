@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::fs::{Access, Fs, read_file};
 use crate::retention::Cutoff;
 
-const FILE_NAME: &str = "LEDGER";
+pub(crate) const FILE_NAME: &str = "LEDGER";
 
 /// One removal from the beginning of the log.
 ///
@@ -63,10 +63,17 @@ pub(crate) fn add(fs: &dyn Fs, root: &Path, removal: &Removal) -> io::Result<()>
 /// Reads the ledger, oldest first. A line that a crash tore is left out: what it says did not
 /// happen.
 pub(crate) fn read(fs: &dyn Fs, root: &Path) -> io::Result<Vec<Removal>> {
+    read_lines(fs, root).map(|(_, removals)| removals)
+}
+
+/// Reads the ledger, and how many of its lines are torn.
+pub(crate) fn read_lines(fs: &dyn Fs, root: &Path) -> io::Result<(usize, Vec<Removal>)> {
     let bytes = match read_file(fs, &root.join(FILE_NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, Vec::new())),
         bytes => bytes?,
     };
-    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    let lines = || bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let removals: Vec<Removal> =
+        lines().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    Ok((lines().count() - removals.len(), removals))
 }

@@ -36,11 +36,12 @@ mod tail;
 mod tails;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 mod writer;
 
 pub use changes::Changes;
-pub use error::{CloseError, OpenError};
+pub use error::{CloseError, OpenError, Remedy};
 pub use follower::Follower;
 pub use handle::Store;
 pub use ledger::Removal;
@@ -50,3 +51,6 @@ pub use options::{OpenMode, Options, Preallocation};
 pub use read_only::{ReadOnlyStore, SegmentSummary};
 pub use retention::{Cutoff, Passing, Retention, RetentionError, RetentionReport};
 pub use scan::{EventRef, Scan};
+pub use verify::{
+    Fault, ProgressFn, Quarantined, Severity, VerifyDepth, VerifyOptions, VerifyReport, verify,
+};

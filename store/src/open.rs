@@ -21,7 +21,9 @@ use crate::tail::{Layout, LogTail};
 use crate::tails;
 
 pub(crate) const STORE_FILE: &str = "STORE";
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
+/// The folder of what was cut off or taken out.
+pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What opening a store found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +230,7 @@ pub(crate) fn identity(fs: &dyn Fs, root: &Path) -> Result<Identity, OpenError> 
 }
 
 /// Takes the store's lock and writes our process id into it.
-fn lock(fs: &dyn Fs, root: &Path) -> Result<Arc<dyn FsFile>, OpenError> {
+pub(crate) fn lock(fs: &dyn Fs, root: &Path) -> Result<Arc<dyn FsFile>, OpenError> {
     let path: PathBuf = root.join(LOCK_FILE);
     let Some(file) = fs.lock(&path).map_err(OpenError::io("lock", &path))? else {
         let text = read_file(fs, &path).unwrap_or_default();

@@ -41,10 +41,10 @@ const ATTEMPTS_MAX: usize = 5;
 /// meets it.
 #[derive(Debug)]
 pub struct ReadOnlyStore {
-    identity: Identity,
-    catalog: Catalog,
-    events: LogDir,
-    log: Recovered,
+    pub(crate) identity: Identity,
+    pub(crate) catalog: Catalog,
+    pub(crate) events: LogDir,
+    pub(crate) log: Recovered,
     segments: Arc<Segments>,
     view: Arc<View>,
     groups: Vec<GroupState>,
@@ -83,7 +83,7 @@ impl ReadOnlyStore {
         Self::open_on(&fs, path.as_ref(), Depth::All)
     }
 
-    fn open_on(fs: &Arc<dyn Fs>, root: &Path, depth: Depth) -> Result<Self, OpenError> {
+    pub(crate) fn open_on(fs: &Arc<dyn Fs>, root: &Path, depth: Depth) -> Result<Self, OpenError> {
         let mut attempt = 1;
         loop {
             let opened = Self::attempt(fs, root, depth);

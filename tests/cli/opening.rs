@@ -164,8 +164,8 @@ fn verify_names_file_position_offset_and_remedy_of_damage() {
     }
     assert!(!verify.out.contains("\nok"), "{}", verify.out);
     let report = &place.look("verify", &["--json"]).json()[0];
-    assert_eq!((&report["ok"], &report["damage"]["file"]), (&json!(false), &json!(name)));
-    let position = report["damage"]["position"].as_u64().unwrap();
+    assert_eq!((&report["ok"], &report["damage"][0]["file"]), (&json!(false), &json!(name)));
+    let position = report["damage"][0]["position"].as_u64().unwrap();
     assert_eq!(report["events"].as_u64().unwrap(), position - 1);
     assert!((2..200).contains(&position), "{report}");
 }

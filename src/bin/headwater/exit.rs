@@ -14,7 +14,9 @@ Exit codes:
   1  could not: no store there, locked by another writer, newer format, full disk, other I/O
   2  bad usage or bad input: the command line, a malformed line, an invalid name, a limit
   3  conflict: the store does not hold what the input expects of it
-  4  the store is damaged";
+  4  the store is damaged
+  5  there is something to do: `repair` would change something, or `verify` found nothing worse
+     than what is built anew by itself";
 
 /// How the command ended, for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) enum Exit {
     BadInput = 2,
     Conflict = 3,
     Damaged = 4,
+    Todo = 5,
 }
 
 impl From<Exit> for ExitCode {

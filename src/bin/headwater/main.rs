@@ -7,6 +7,7 @@
 
 mod append;
 mod base64;
+mod damage;
 mod event;
 mod exit;
 mod groups;

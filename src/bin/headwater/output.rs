@@ -1,6 +1,7 @@
 //! What people read: tables, times, sizes, and standard output that may go away.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::Duration;
 
 use headwater::Timestamp;
 use serde::Serialize;
@@ -71,7 +72,29 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Returns a count with its noun, in the plural where that is due.
 pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    let plural = match noun {
+        _ if number == 1 => noun.to_owned(),
+        "pass" => "passes".to_owned(),
+        "end of a removed stream" => "ends of removed streams".to_owned(),
+        _ => format!("{noun}s"),
+    };
+    format!("{number} {plural}")
+}
+
+/// Returns how many there were in a second.
+pub(crate) fn per_second(number: u64, took: Duration) -> u64 {
+    let nanos = took.as_nanos().max(1);
+    u64::try_from(u128::from(number) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+}
+
+/// Returns a speed with what it counts, such as `2.5 M events/s`.
+pub(crate) fn rate(number: u64, noun: &str, took: Duration) -> String {
+    let speed = per_second(number, took);
+    match speed {
+        0..10_000 => format!("{speed} {noun}/s"),
+        10_000..1_000_000 => format!("{} k {noun}/s", speed / 1_000),
+        _ => format!("{}.{} M {noun}/s", speed / 1_000_000, speed / 100_000 % 10),
+    }
 }
 
 /// Replaces what would move the cursor or turn the text around, and cuts after `max` characters.
@@ -159,6 +182,16 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(size(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn speeds_have_two_digits_or_more() {
+        let second = Duration::from_secs(1);
+        for (number, text) in [(9_999, "9999 x/s"), (10_000, "10 k x/s"), (2_570_000, "2.5 M x/s")]
+        {
+            assert_eq!(rate(number, "x", second), text);
+        }
+        assert_eq!(per_second(3, Duration::ZERO), 3_000_000_000);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use headwater::{LogId, Position, ReadOnlyStore, SegmentSummary};
 use serde::Serialize;
 
+use crate::damage::Damage;
 use crate::exit::{EXIT_CODES, Failure};
 use crate::groups::lag;
 use crate::output::{self, Align, Table, count, size};
 use crate::read::intact_with_groups;
-use crate::verify::Damage;
 
 /// Shows what a store is: identity, head, segments, consumer groups, damage.
 #[derive(Debug, clap::Args)]
@@ -94,8 +94,8 @@ fn json<'a>(store: &'a ReadOnlyStore, dir: &Path) -> Result<StatJson<'a>, Failur
         segments: store.segments()?.into_iter().map(segment).collect(),
         groups: groups.collect(),
         quarantine_files: quarantined(dir),
-        damage: store.damage().map(Damage::of_opening),
-        groups_damage: store.groups_damage().map(Damage::of_groups),
+        damage: store.damage().map(|error| Damage::of_opening(error, dir)),
+        groups_damage: store.groups_damage().map(|error| Damage::of_groups(error, dir)),
     })
 }
 
@@ -155,8 +155,8 @@ fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), 
         let files = count(kept as u64, "file");
         writeln!(out, "cut off   {files} in quarantine/, never acknowledged as durable")?;
     }
-    let events = store.damage().map(Damage::of_opening);
-    let groups = store.groups_damage().map(Damage::of_groups);
+    let events = store.damage().map(|error| Damage::of_opening(error, dir));
+    let groups = store.groups_damage().map(|error| Damage::of_groups(error, dir));
     if events.is_none() && groups.is_none() {
         writeln!(out, "damage    none found")?;
     }

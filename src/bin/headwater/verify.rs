@@ -1,346 +1,148 @@
 //! `headwater verify`: reads everything and checks all that can be checked.
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use headwater::{OpenError, Position, ReadError, ReadOnlyStore, RecordedEvent, Revision, Slot};
+use headwater::{Severity, VerifyDepth, VerifyOptions, VerifyReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::damage::Damage;
 use crate::exit::{EXIT_CODES, Exit, Failure, is_damage};
-use crate::output::{self, count, size};
-
-const REMEDY: &str = "keep a copy of the directory, then restore it from a backup; until then \
-    `headwater read` gives everything before the damage";
-const GROUPS_REMEDY: &str = "keep a copy of the directory, then restore it from a backup; the \
-    events are not concerned, and `headwater read` gives them";
-
-/// How many events pass between two looks at the progress bar.
-const PROGRESS_EVENTS: u64 = 1024;
+use crate::output::{self, count, rate, size};
 
 /// Reads a whole store and checks every checksum, position, revision and link.
 ///
-/// Two passes: over the frames of each segment and the chain that joins them, then over each
-/// event. Memory grows with the number of streams. Beside a live writer it checks what was
-/// committed when it began.
+/// With --deep it checks what is derived too: that every event is found by its stream, category,
+/// type, tags and append id in the index files, and nothing else; the digests of appends; and it
+/// lists what lies about. Memory is bounded: about 40 bytes for each event of as many segments as
+/// there are threads, and --memory for the streams, which are checked in several passes if there
+/// are more. Nothing is changed, and beside a live writer it checks what was committed when it
+/// began.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
     /// Directory of the store
     dir: PathBuf,
+    /// Check what is derived from the log too
+    #[arg(long)]
+    deep: bool,
+    /// How many segments to check at a time; as many as there are processors, but 4 at most
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// How much memory the streams may take
+    #[arg(long, value_name = "SIZE", value_parser = crate::append::parse_size, default_value = "256MiB")]
+    memory: u64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// What was found, as JSON.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    ok: bool,
-    head: Position,
-    events: u64,
-    streams: usize,
-    segments: usize,
-    used_bytes: u64,
-    groups: usize,
-    clean: bool,
-    damage: Option<Damage>,
-    groups_damage: Option<Damage>,
-}
-
-/// Where a store is damaged, and what to do.
 #[derive(Debug, Serialize)]
-pub(crate) struct Damage {
-    file: Option<PathBuf>,
-    position: Option<Position>,
-    offset: Option<u64>,
-    detail: String,
-    remedy: &'static str,
-}
-
-impl Damage {
-    /// Takes the damage from what opening said.
-    pub(crate) fn of_opening(error: &OpenError) -> Self {
-        let (file, place, detail) = match error {
-            OpenError::AcknowledgedDamage { path, position, offset, detail }
-            | OpenError::UnexplainedTail { path, position, offset, detail } => {
-                (Some(path.clone()), Some((*position, *offset)), detail.clone())
-            }
-            OpenError::File { path, detail } => (Some(path.clone()), None, detail.clone()),
-            OpenError::MissingSegment { path, .. } => (Some(path.clone()), None, error.to_string()),
-            _ => (None, None, error.to_string()),
-        };
-        Self {
-            file,
-            position: place.map(|(position, _)| position),
-            offset: place.map(|(_, offset)| offset),
-            detail,
-            remedy: REMEDY,
-        }
-    }
-
-    /// Takes the damage of the groups' progress from what opening said.
-    pub(crate) fn of_groups(error: &OpenError) -> Self {
-        let damage = Self::of_opening(error);
-        let detail = format!("in the progress of the groups: {}", damage.detail);
-        // The position is one of their own log, where nobody could look it up.
-        Self { detail, position: None, remedy: GROUPS_REMEDY, ..damage }
-    }
-
-    /// Takes the damage from what reading said.
-    fn of_reading(error: &ReadError) -> Option<Self> {
-        let ReadError::Damaged { position, file, offset, detail } = error else {
-            return None;
-        };
-        Some(Self {
-            file: Some(file.into()),
-            position: Some(*position),
-            offset: Some(*offset),
-            detail: detail.clone(),
-            remedy: REMEDY,
-        })
-    }
-
-    /// An event that is whole and does not belong where it stands.
-    fn of_event(event: &RecordedEvent, detail: String) -> Self {
-        let position = Some(event.position);
-        Self { file: None, position, offset: None, detail, remedy: REMEDY }
-    }
-
-    /// Writes the damage for people.
-    pub(crate) fn write(&self, out: &mut impl Write) -> Result<(), Failure> {
-        writeln!(out, "damage    {}", self.detail)?;
-        if let Some(file) = &self.file {
-            writeln!(out, "file      {}", file.display())?;
-        }
-        if let Some(position) = self.position {
-            writeln!(out, "position  {position}")?;
-        }
-        if let Some(offset) = self.offset {
-            writeln!(out, "offset    {offset}")?;
-        }
-        Ok(writeln!(out, "remedy    {}", self.remedy)?)
-    }
+struct Json<'a> {
+    ok: bool,
+    deep: bool,
+    seconds: f64,
+    #[serde(flatten)]
+    report: &'a VerifyReport,
+    damage: Vec<Damage>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    // Bars are drawn on standard error, and only if that is a terminal.
-    let opening = ProgressBar::new_spinner().with_message("checking frames");
-    opening.enable_steady_tick(Duration::from_millis(100));
-    let opened = ReadOnlyStore::open_and_walk(&args.dir);
-    opening.finish_and_clear();
-    let report = match opened {
-        Ok(store) => check(&store)?,
+    let options = VerifyOptions {
+        depth: if args.deep { VerifyDepth::Everything } else { VerifyDepth::Log },
+        streams_bytes: args.memory,
+        threads: args.threads.unwrap_or(VerifyOptions::default().threads),
+    };
+    let began = Instant::now();
+    let bar = bar(&args.dir);
+    let checked = headwater::verify(&args.dir, &options, &|events, _| bar.inc(events));
+    bar.finish_and_clear();
+    let (mut report, opening) = match checked {
+        Ok(report) => (report, None),
         Err(error) if is_damage(&error) => {
-            Report { damage: Some(Damage::of_opening(&error)), ..Report::default() }
+            (VerifyReport::default(), Some(Damage::of_opening(&error, &args.dir)))
         }
         Err(error) => return Err(error.into()),
     };
+    let is_whole = opening.is_none() && report.worst() < Some(Severity::Damage);
+    let ok = is_whole && report.worst() < Some(Severity::Derived);
+    let faults = std::mem::take(&mut report.faults);
+    let faults = faults.iter().map(|fault| Damage::of_fault(fault, &args.dir));
+    let damage: Vec<Damage> = opening.into_iter().chain(faults).collect();
+    let seconds = began.elapsed().as_secs_f64();
     let mut out = output::open();
     if args.json {
-        output::json_line(&mut out, &report)?;
+        let json = Json { ok, deep: args.deep, seconds, report: &report, damage };
+        output::json_line(&mut out, &json)?;
     } else {
-        human(&mut out, &report)?;
+        human(&mut out, args.deep, &report, &damage, began.elapsed())?;
+        if ok {
+            writeln!(out, "ok")?;
+        }
     }
     output::finish(out)?;
-    if report.ok { Ok(()) } else { Err(Failure::Told(Exit::Damaged)) }
-}
-
-fn human(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
-    let parts = [
-        count(report.events, "event"),
-        count(report.streams as u64, "stream"),
-        count(report.segments as u64, "segment"),
-        count(report.groups as u64, "group"),
-        size(report.used_bytes),
-    ];
-    writeln!(out, "checked   {}", parts.join(", "))?;
-    if report.ok {
-        writeln!(out, "ok")?;
+    match (ok, is_whole) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::Told(Exit::Todo)),
+        (false, false) => Err(Failure::Told(Exit::Damaged)),
     }
-    report.damage.iter().chain(&report.groups_damage).try_for_each(|damage| damage.write(out))
 }
 
-/// Goes through every event of a store.
-fn check(store: &ReadOnlyStore) -> Result<Report, Failure> {
-    let segments = store.segments()?;
-    let mut report = Report {
-        head: store.head(),
-        segments: segments.len(),
-        used_bytes: segments.iter().map(|segment| segment.used_bytes).sum(),
-        groups: store.groups().len(),
-        clean: store.is_clean(),
-        groups_damage: store.groups_damage().map(Damage::of_groups),
-        ..Report::default()
-    };
-    let removed = segments.first().map_or(Position::START, |segment| segment.base.previous());
-    let bar = ProgressBar::new(store.head().events_since(removed).unwrap_or(0));
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events  {per_sec}  {eta}")
-    {
+/// A bar on standard error, if that is a terminal.
+fn bar(dir: &Path) -> ProgressBar {
+    let head = headwater::ReadOnlyStore::open(dir);
+    let events = head.map_or(0, |store| store.head().events_since(store.start()).unwrap_or(0));
+    let bar = ProgressBar::new(events);
+    let template = "{bar:40} {human_pos}/{human_len} events  {per_sec}  {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    let mut ends = Ends { removed, last: removed, streams: HashMap::new() };
-    let mut scan = store.scan(removed)?;
-    while let Some(next) = scan.next() {
-        let checked = next.and_then(|event| {
-            let previous = event.previous();
-            event.to_event().map(|event| ends.check(&event, previous))
-        });
-        match checked {
-            Ok(None) => report.events += 1,
-            Ok(Some(damage)) => {
-                report.damage = Some(damage);
-                break;
-            }
-            Err(error) => match Damage::of_reading(&error) {
-                Some(damage) => {
-                    report.damage = Some(damage);
-                    break;
-                }
-                None => return Err(error.into()),
-            },
-        }
-        if report.events.is_multiple_of(PROGRESS_EVENTS) {
-            bar.set_position(report.events);
-        }
-    }
-    bar.finish_and_clear();
-    report.streams = ends.streams.len();
-    if report.damage.is_none() {
-        report.damage = store.damage().map(Damage::of_opening);
-    }
-    if report.damage.is_none() && ends.last != report.head {
-        return Err(Failure::Error(
-            Exit::Failed,
-            format!("the walk ended at position {}, and the head is {}", ends.last, report.head)
-                .into(),
-        ));
-    }
-    report.ok = report.damage.is_none() && report.groups_damage.is_none();
-    Ok(report)
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
-/// Where the log and each of its streams ends, as far as the walk has come.
-#[derive(Debug)]
-struct Ends {
-    /// Up to here retention has removed events, so that streams may begin in their middle.
-    removed: Position,
-    last: Position,
-    streams: HashMap<String, (Revision, Position)>,
-}
-
-impl Ends {
-    /// Checks that an event follows what came before it, and takes it in.
-    fn check(&mut self, event: &RecordedEvent, previous: Position) -> Option<Damage> {
-        let damage = |detail| Some(Damage::of_event(event, detail));
-        if event.position != self.last.next() {
-            return damage(format!("it follows position {}", self.last));
+fn human(
+    out: &mut impl Write,
+    deep: bool,
+    report: &VerifyReport,
+    damage: &[Damage],
+    took: Duration,
+) -> Result<(), Failure> {
+    let parts = [
+        count(report.events, "event"),
+        count(report.streams, "stream"),
+        count(report.segments as u64, "segment"),
+        count(report.groups as u64, "group"),
+        size(report.bytes),
+    ];
+    writeln!(out, "checked   {}", parts.join(", "))?;
+    if deep {
+        let parts = [
+            count(report.indexes as u64, "index file"),
+            count(report.append_ids, "append id"),
+            count(report.tails, "end of a removed stream"),
+        ];
+        writeln!(out, "derived   {}", parts.join(", "))?;
+        let passes = count(report.passes.into(), "pass");
+        writeln!(
+            out,
+            "speed     {}, {}/s, {passes}",
+            rate(report.events, "events", took),
+            size(output::per_second(report.bytes, took))
+        )?;
+        for kept in &report.quarantine {
+            writeln!(out, "set aside quarantine/{}, {}", kept.file, size(kept.bytes))?;
         }
-        self.last = event.position;
-        let known = self.streams.get(event.stream.as_str()).copied();
-        let (revision, last) = match known {
-            Some(end) => end,
-            // Its beginning is gone, so its own word has to do.
-            None if previous > Position::START && previous <= self.removed => {
-                (Revision::new(event.revision.get().saturating_sub(1)), previous)
-            }
-            None => (Revision::NONE, Position::START),
-        };
-        let (stream, found) = (&event.stream, event.revision);
-        if found != revision.next() {
-            let expected = revision.next();
-            return damage(format!("it has revision {found} of stream {stream}, not {expected}"));
-        }
-        if previous != last {
-            return damage(format!(
-                "it links back to position {previous}, and stream {stream} was last at {last}"
-            ));
-        }
-        let slot = Slot::of_key(event.ordering_key());
-        if event.slot != slot {
-            return damage(format!("it is in slot {}, and its key belongs in {slot}", event.slot));
-        }
-        match self.streams.get_mut(event.stream.as_str()) {
-            Some(end) => *end = (found, event.position),
-            None => {
-                self.streams.insert(event.stream.as_str().to_owned(), (found, event.position));
-            }
-        }
-        None
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use headwater::{CodecId, EventId, Headers, SchemaVersion, StreamId, Timestamp};
-
-    /// An event and its back-link.
-    fn event(
-        position: u64,
-        stream: &str,
-        revision: u64,
-        previous: u64,
-    ) -> (RecordedEvent, Position) {
-        let event = RecordedEvent {
-            position: Position::new(position),
-            stream: StreamId::new(stream).unwrap(),
-            revision: Revision::new(revision),
-            id: EventId::generate(),
-            event_type: headwater::EventType::new("t").unwrap(),
-            schema_version: SchemaVersion::FIRST,
-            commit_time: Timestamp::EPOCH,
-            event_time: Timestamp::EPOCH,
-            correlation_id: None,
-            causation_id: None,
-            tags: Vec::new(),
-            key: None,
-            slot: Slot::of_key(stream),
-            headers: Headers::new(),
-            codec: CodecId::RAW,
-            payload: Vec::new().into(),
-        };
-        (event, Position::new(previous))
+    for fault in damage {
+        fault.write(out)?;
     }
-
-    /// Checks events in order and returns the first fault.
-    fn fault(removed: u64, events: &[(RecordedEvent, Position)]) -> Option<String> {
-        let removed = Position::new(removed);
-        let mut ends = Ends { removed, last: removed, streams: HashMap::new() };
-        events.iter().find_map(|(event, previous)| ends.check(event, *previous)).map(|d| d.detail)
+    if report.faults_left_out > 0 {
+        writeln!(out, "and {} more", report.faults_left_out)?;
     }
-
-    #[test]
-    fn a_log_in_order_has_no_fault() {
-        let log = [event(1, "a-1", 1, 0), event(2, "b-1", 1, 0), event(3, "a-1", 2, 1)];
-        assert_eq!(fault(0, &log), None);
-    }
-
-    #[test]
-    fn a_stream_may_begin_in_what_retention_removed() {
-        assert_eq!(fault(9, &[event(10, "a-1", 4, 7), event(11, "a-1", 5, 10)]), None);
-        assert!(fault(0, &[event(1, "a-1", 4, 7)]).unwrap().contains("revision 4"));
-    }
-
-    #[test]
-    fn each_link_that_is_wrong_is_found() {
-        let first = || event(1, "a-1", 1, 0);
-        for (second, words) in [
-            (event(3, "a-1", 2, 1), "follows position 1"),
-            (event(2, "a-1", 3, 1), "revision 3 of stream a-1, not 2"),
-            (event(2, "b-1", 2, 0), "revision 2 of stream b-1, not 1"),
-            (event(2, "a-1", 2, 0), "links back to position 0"),
-            (event(2, "b-1", 1, 1), "links back to position 1"),
-        ] {
-            let fault = fault(0, &[first(), second]).unwrap();
-            assert!(fault.contains(words), "{fault}");
-        }
-        let mut strayed = event(2, "b-1", 1, 0);
-        strayed.0.slot = Slot::of_key("a-1");
-        assert!(fault(0, &[first(), strayed]).unwrap().contains("slot"));
-    }
+    Ok(())
 }

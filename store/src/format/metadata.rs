@@ -28,6 +28,8 @@ pub(crate) enum MetadataFault {
     Kind(u8),
     #[error("the value of metadata kind {0} is malformed")]
     Value(u8),
+    #[error("metadata kind {0} stands where it must not")]
+    Order(u8),
 }
 
 /// Everything in the metadata of one record.
@@ -146,4 +148,52 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
         }
     }
     Ok(metadata)
+}
+
+/// What [`check`] met on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen<'a> {
+    pub(crate) key: Option<&'a str>,
+    pub(crate) append: Option<AppendMark>,
+}
+
+/// Checks everything that the format says of metadata, without copying any of it.
+pub(crate) fn check(bytes: &[u8]) -> Result<Seen<'_>, MetadataFault> {
+    let mut seen = Seen::default();
+    let mut before: (u8, &[u8]) = (0, &[]);
+    for entry in entries(bytes) {
+        let (kind, value) = entry?;
+        let fault = || MetadataFault::Value(kind);
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fault());
+        let follows = match kind {
+            TAG => kind > before.0 || kind == before.0 && value > before.1,
+            HEADER => kind >= before.0,
+            _ => kind > before.0,
+        };
+        if !follows {
+            return Err(MetadataFault::Order(kind));
+        }
+        match kind {
+            CORRELATION | CAUSATION if value.len() == 16 => {}
+            CORRELATION | CAUSATION => return Err(fault()),
+            APPEND => seen.append = Some(mark(value).ok_or_else(fault)?),
+            TAG => Tag::check(text(value)?).map_err(|_| fault())?,
+            KEY => {
+                let key = text(value)?;
+                Key::check(key).map_err(|_| fault())?;
+                seen.key = Some(key);
+            }
+            HEADER => {
+                let (&len, rest) = value.split_first().ok_or_else(fault)?;
+                let (name, value) = rest.split_at_checked(len.into()).ok_or_else(fault)?;
+                let (name, _) = (text(name)?, text(value)?);
+                if name.is_empty() {
+                    return Err(fault());
+                }
+            }
+            unknown => return Err(MetadataFault::Kind(unknown)),
+        }
+        before = (kind, value);
+    }
+    Ok(seen)
 }

@@ -101,19 +101,19 @@ impl IndexFile {
         Ok(Some((delta, offset)))
     }
 
-    pub(super) fn moment(&self, at: u32) -> Result<(Timestamp, u32, u32), IndexFault> {
+    pub(crate) fn moment(&self, at: u32) -> Result<(Timestamp, u32, u32), IndexFault> {
         let moment =
             self.slice(self.sections.moments + at as usize * MOMENT_BYTES, MOMENT_BYTES)?;
         Ok((Timestamp::from_nanos(i64_at(moment, 0)), u32_at(moment, 8), u32_at(moment, 12)))
     }
 
     /// Returns the term of a dictionary entry.
-    pub(super) fn term(&self, entry: u32) -> Result<Term, IndexFault> {
+    pub(crate) fn term(&self, entry: u32) -> Result<Term, IndexFault> {
         self.u32_at(self.sections.entries + entry as usize * ENTRY_BYTES)
     }
 
     /// Returns the postings of a dictionary entry.
-    pub(super) fn entry(&self, entry: u32) -> Result<List<'_>, IndexFault> {
+    pub(crate) fn entry(&self, entry: u32) -> Result<List<'_>, IndexFault> {
         let value = self.u32_at(self.sections.entries + entry as usize * ENTRY_BYTES + 4)?;
         if value & VALUE_IS_OFFSET == 0 {
             return Ok(List::One(value));
@@ -125,6 +125,18 @@ impl IndexFile {
             return Err(IndexFault::Bounds);
         }
         Ok(List::File(FileList { file: self, firsts: at + bytes, count }))
+    }
+
+    /// Returns how many dictionary entries come before a bucket.
+    pub(crate) fn bucket(&self, bucket: usize) -> Result<u32, IndexFault> {
+        self.u32_at(self.sections.buckets + bucket * 4)
+    }
+
+    /// Verifies the checksum of every page.
+    pub(crate) fn verify_pages(&self) -> Result<(), IndexFault> {
+        let bytes = self.map.below(self.sections.file_bytes as u64);
+        let pages = (self.sections.pages - SECTIONS_AT).div_ceil(PAGE_BYTES);
+        (0..pages).try_for_each(|page| self.verify(bytes, page))
     }
 
     fn u32_at(&self, at: usize) -> Result<u32, IndexFault> {
