@@ -231,7 +231,9 @@ impl View {
         while from < to {
             let middle = from.midpoint(to);
             let segment = segments[middle].get()?;
-            if segment.first_after(time)? < segment.events() {
+            // The newest may have no event yet: whatever comes into it comes later.
+            let is_empty = segment.events() == 0;
+            if is_empty || segment.first_after(time)? < segment.events() {
                 to = middle;
             } else {
                 from = middle + 1;

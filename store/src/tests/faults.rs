@@ -9,6 +9,7 @@ use pollster::block_on;
 use super::*;
 use crate::fs::RealFs;
 use crate::fs::faulty::Op;
+use crate::retention::{Cutoff, Passing};
 use crate::writer::{Inline, Request};
 
 const EIO: i32 = 5;
@@ -310,4 +311,35 @@ fn a_full_disk_is_asked_before_it_is_filled() {
     let error = store.append_blocking(append("a-1", &payload)).unwrap_err();
     assert!(matches!(error, AppendError::StorageFull(_)), "{error}");
     assert_eq!(fs.take_steps(), [], "no file was begun");
+}
+
+#[test]
+fn a_segment_without_events_hides_no_moment_and_nothing_younger_goes() {
+    for skip in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let fs = FaultyFs::default();
+        let store = open(&fs, &path, small()).unwrap();
+        let payload = "x".repeat(15_000);
+        for _ in 0..4 {
+            store.append_blocking(append("a-1", &payload)).unwrap();
+        }
+        // The next one goes into another segment, and may come no further than that.
+        fs.fail(skip, EIO, usize::MAX, Some(Op::Write));
+        let done = store.append_blocking(append("a-1", &payload)).is_ok();
+        drop(store);
+        fs.heal();
+        let store = open(&fs, &path, small()).unwrap();
+        let events = all(&store);
+        for event in &events {
+            let last = events.iter().rfind(|other| other.commit_time <= event.commit_time).unwrap();
+            assert_eq!(store.position_at(event.commit_time).unwrap(), last.position, "{skip}");
+        }
+        let older = Cutoff::Before(events[0].commit_time);
+        assert_eq!(store.would_remove(older, Passing::Force).unwrap().removed, None, "{skip}");
+        if done {
+            assert!(skip > 1, "a roll writes more often than {skip} times");
+            break;
+        }
+    }
 }
