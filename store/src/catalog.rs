@@ -11,6 +11,7 @@ use crate::format::BLOCK_BYTES;
 use crate::format::block::BlockFault;
 use crate::format::catalog::{Catalog, LogEntry};
 use crate::fs::{Access, Fs, FsFile, read_file, write_file};
+use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
 
 pub(crate) const FILE_NAME: &str = "CATALOG";
@@ -74,9 +75,12 @@ impl CatalogFile {
         let mut next = *current;
         change(&mut next);
         next.sequence += 1;
-        let at = (next.sequence % 2) * BLOCK_BYTES as u64;
+        let turn = if planted(Bug::CatalogInPlace) { 0 } else { next.sequence % 2 };
+        let at = turn * BLOCK_BYTES as u64;
         self.file.write_at(&next.encode(), at)?;
-        self.file.sync()?;
+        if !planted(Bug::CatalogWithoutSync) {
+            self.file.sync()?;
+        }
         *current = next;
         Ok(())
     }

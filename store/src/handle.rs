@@ -18,6 +18,7 @@ use crate::ledger::{self, Removal};
 use crate::offsets::{self, Offsets, Operation, Outcome};
 use crate::open::{self, Opened, RecoveryReport};
 use crate::options::Options;
+use crate::planted::{Bug, planted};
 use crate::retention::{self, Cutoff, Keeper, Passing, Retention, RetentionError, RetentionReport};
 use crate::scan::Scan;
 use crate::sync::thread::{self, JoinHandle};
@@ -387,7 +388,7 @@ impl Inner {
         }
         let events = self.writer.finish();
         let offsets = self.offsets.finish();
-        let clean = events.is_ok() && offsets.is_ok();
+        let clean = (events.is_ok() && offsets.is_ok()) || planted(Bug::AlwaysClean);
         let noted = self.catalog.update(|catalog| {
             catalog.clean = clean;
             if clean {

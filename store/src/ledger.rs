@@ -7,6 +7,7 @@ use headwater_core::{GroupName, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{Access, Fs, read_file};
+use crate::planted::{Bug, planted};
 use crate::retention::Cutoff;
 
 pub(crate) const FILE_NAME: &str = "LEDGER";
@@ -56,7 +57,9 @@ pub(crate) fn add(fs: &dyn Fs, root: &Path, removal: &Removal) -> io::Result<()>
     serde_json::to_writer(&mut line, removal).map_err(io::Error::other)?;
     line.push(b'\n');
     file.write_at(&line, size)?;
-    file.sync()?;
+    if !planted(Bug::LedgerWithoutSync) {
+        file.sync()?;
+    }
     if is_new { fs.sync_dir(root) } else { Ok(()) }
 }
 

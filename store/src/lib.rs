@@ -25,6 +25,7 @@ mod mmap;
 mod offsets;
 mod open;
 mod options;
+mod planted;
 mod read_only;
 mod recovery;
 mod retention;

@@ -13,6 +13,7 @@ use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
 use crate::fs::{Access, Fs, is_temporary, write_file};
+use crate::planted::{Bug, planted};
 use crate::recovery::{self, Damage, Rest, Tail, Walked};
 use crate::segment::Segment;
 use crate::segments::bound;
@@ -232,7 +233,8 @@ fn find(dir: &LogDir, entry: &LogEntry, purpose: Purpose) -> Result<Found, OpenE
     let missing = first + complete.count() as u64;
     let whole = missing == first + names.len() as u64 && missing > entry.active_segment;
     names.retain(|&(_, id, _)| id < missing);
-    let gap = (!whole).then_some(OpenError::MissingSegment { path, id: missing });
+    let gap = (!whole && !planted(Bug::IgnoreMissing))
+        .then_some(OpenError::MissingSegment { path, id: missing });
     Ok(Found { names, gap })
 }
 
@@ -245,7 +247,7 @@ fn tidy(dir: &LogDir, entry: &LogEntry) -> Result<(), OpenError> {
         // An index file is called like its segment.
         match parse_file_name(&name.replace(".idx", ".seg")) {
             Some((_, id)) if id >= entry.first_segment => {}
-            None if !is_temporary(&name) => {
+            None if !is_temporary(&name) && !planted(Bug::RemoveForeign) => {
                 tracing::warn!(file = %file.display(), "not a file of the store");
             }
             _ => dir.fs.remove(&file).map_err(OpenError::io("remove", file))?,
@@ -283,7 +285,9 @@ fn open_segment(
         // After a failed sync the cache may hold bytes that the disk does not. Syncing makes sure
         // of what is readable now, and dropping the cache makes the walk see the disk.
         file.sync().map_err(OpenError::io("sync", &path))?;
-        file.evict().map_err(OpenError::io("evict", &path))?;
+        if !planted(Bug::BelieveCache) {
+            file.evict().map_err(OpenError::io("evict", &path))?;
+        }
     }
     let segment = Segment::new(*header, path.clone(), file).map_err(OpenError::io("map", &path))?;
     recovered.end = recovered.end.in_next_segment();
@@ -342,7 +346,8 @@ fn go_on_behind_index(dir: &LogDir, segment: &Segment, end: &mut Walked) {
     };
     let covered = index.header().covered;
     let next = segment.position(covered.events);
-    if !covered.durable && end.durable < next.previous() {
+    let proven = covered.durable || planted(Bug::IndexBeforeSync);
+    if !proven && end.durable < next.previous() {
         return;
     }
     *end = Walked {
@@ -363,7 +368,7 @@ fn go_on_behind_index(dir: &LogDir, segment: &Segment, end: &mut Walked) {
 fn prove(segment: &Segment, end: &mut Walked) -> Result<(), OpenError> {
     let io = |action| OpenError::io(action, &segment.path);
     let len = usize::try_from(end.end - end.unproven).expect("a segment fits the address space");
-    if len > 0 {
+    if len > 0 && !planted(Bug::LeaveUnproven) {
         let mut bytes = vec![0; len];
         segment.file.read_at(&mut bytes, end.unproven).map_err(io("read"))?;
         segment.file.write_at(&bytes, end.unproven).map_err(io("write"))?;
@@ -419,7 +424,9 @@ fn cut(dir: &LogDir, segment: &Segment, from: u64, to: u64) -> Result<Cut, OpenE
     let kept = quarantine.join(&name);
     write_file(dir.fs.as_ref(), &quarantine, &name, &bytes)
         .map_err(OpenError::io("write", &kept))?;
-    segment.file.write_at(&vec![0; len], from).map_err(io("write"))?;
+    if !planted(Bug::KeepTornEnd) {
+        segment.file.write_at(&vec![0; len], from).map_err(io("write"))?;
+    }
     segment.file.sync().map_err(io("sync"))?;
     Ok(Cut { segment: segment.path.clone(), offset: from, bytes: to - from, kept })
 }

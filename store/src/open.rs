@@ -17,6 +17,7 @@ use crate::index::add_frame;
 use crate::log::{Cut, Depth, LogDir, Manner, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
 use crate::options::{OpenMode, Options};
+use crate::planted::{Bug, planted};
 use crate::tail::{Layout, LogTail};
 use crate::tails;
 
@@ -105,14 +106,15 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
             .collect(),
     };
     let newest = recovered_offsets.as_ref().map_or(0, |log| log.end.epoch);
-    catalog.epoch = catalog.epoch.max(recovered.end.epoch).max(newest) + 1;
+    catalog.epoch = catalog.epoch.max(recovered.end.epoch).max(newest);
+    catalog.epoch += u32::from(!planted(Bug::ShareEpoch));
     let layout = Layout {
         capacity_bytes: options.segment_bytes,
         preallocation: options.preallocation,
         epoch: catalog.epoch,
         open_max: options.open_segments,
     };
-    catalog.clean = false;
+    catalog.clean &= planted(Bug::LeaveCleanMark);
     catalog.events.durable = catalog.events.durable.max(recovered.end.durable);
     let catalog = Arc::new(CatalogFile::open(fs.as_ref(), root, catalog)?);
     // The epoch is durable before anything is written in it, and so is what recovery found.

@@ -15,6 +15,7 @@ use headwater_core::{Position, Timestamp};
 use crate::format::frame::{self, FrameFault, FrameHeader, HEADER_BYTES};
 use crate::format::segment::{FRAMES_AT, SegmentHeader};
 use crate::format::{SECTOR_BYTES, Seed, is_zero};
+use crate::planted::{Bug, planted};
 
 /// How far a log counts, and what its next frame must continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Walked {
         if header.first != self.next {
             return Some(format!("it holds position {}", header.first));
         }
-        if header.previous_word != self.word {
+        if header.previous_word != self.word && !planted(Bug::TrustChain) {
             return Some("it follows another frame than the one before it".to_owned());
         }
         if header.commit_seq.checked_sub(1) != Some(self.frames) {
@@ -195,11 +196,12 @@ fn end(file: &[u8], seed: &Seed, walked: &Walked, fault: FrameFault) -> Result<T
         }
         return Err(Damage::Missing { end: position.previous(), durable, offset });
     };
-    let durable = durable.max(later_durable(&rest[..=last], seed));
-    if position <= durable {
+    let later = later_durable(&rest[..=last], seed);
+    let durable = if planted(Bug::IgnoreLaterFrames) { durable } else { durable.max(later) };
+    if position <= durable && !planted(Bug::CutAcknowledged) {
         return Err(Damage::Acknowledged { position, offset, detail: fault.to_string() });
     }
-    if is_explained(rest, offset, seed, fault) {
+    if is_explained(rest, offset, seed, fault) || planted(Bug::ExplainAnything) {
         return Ok(Tail::Torn { from: offset, to: offset + last as u64 + 1 });
     }
     Err(Damage::Unexplained { position, offset, detail: fault.to_string() })

@@ -17,6 +17,7 @@ use crate::format::tails::StreamTail;
 use crate::fs::Fs;
 use crate::ledger::{self, Removal};
 use crate::offsets::Offsets;
+use crate::planted::{Bug, planted};
 use crate::scan::Scan;
 use crate::segments::{SegmentEntry, SegmentList, Segments};
 use crate::sync::Mutex;
@@ -145,6 +146,7 @@ impl Plan {
             |count: usize| segments.get(count).map_or(Position::START, |s| s.base.previous());
         let mut slow: Vec<_> = groups
             .iter()
+            .skip(usize::from(planted(Bug::IgnoreGroup)))
             .map(|group| (group.definition.name.clone(), group.floor()))
             .filter(|(_, floor)| *floor < through(count))
             .collect();
@@ -250,6 +252,7 @@ impl Keeper {
             .tails()
             .all(start)?
             .into_iter()
+            .filter(|_| !planted(Bug::ForgetTails))
             .map(|tail| (tail.stream.clone(), tail))
             .collect();
         let mut scan = Scan::new(Arc::clone(&plan.segments), removal.first, removal.through);

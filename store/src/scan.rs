@@ -9,6 +9,7 @@ use headwater_core::{
 
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES};
 use crate::format::record::{self, RecordRef};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segments::{SegmentList, holding};
 
@@ -201,7 +202,8 @@ impl Scan {
             None => return self.seek(position),
         };
         let following = self.segments.get(self.at + 1);
-        if following.is_some_and(|segment| segment.base <= position) {
+        let is_next = following.is_some_and(|segment| segment.base <= position);
+        if is_next && !planted(Bug::MissSegmentEnd) {
             return self.seek(position);
         }
         let segment = Arc::clone(&self.open.as_ref().expect("it is open").segment);

@@ -17,6 +17,7 @@ use crate::index::{
 };
 use crate::mark::Mark;
 use crate::mmap::Map;
+use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::tail::FILE_BYTES_MIN;
@@ -507,9 +508,13 @@ pub(crate) fn establish(
     let block = header.encode();
     assert_eq!(block.len(), BLOCK_BYTES);
     file.write_at(&block, 0)?;
-    file.sync()?;
+    if !planted(Bug::NameBeforeHeader) {
+        file.sync()?;
+    }
     let path = dir.join(header.file_name());
     fs.rename(temporary, &path)?;
-    fs.sync_dir(dir)?;
+    if !planted(Bug::ForgetDirSync) {
+        fs.sync_dir(dir)?;
+    }
     Segment::new(header, path, file)
 }

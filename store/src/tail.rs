@@ -16,6 +16,7 @@ use crate::format::segment::{FRAMES_AT, LogKind, SegmentHeader};
 use crate::fs::{FsFile, is_full};
 use crate::log::{LogDir, Purpose, Recovered};
 use crate::options::Preallocation;
+use crate::planted::{Bug, planted};
 use crate::segment::{Segment, establish, preallocate};
 use crate::segments::{Segments, file_index};
 use crate::sync::thread::{self, JoinHandle};
@@ -190,7 +191,7 @@ impl LogTail {
             first: self.next,
             commit_seq: self.frames + 1,
             commit_time: Timestamp::now().max(self.commit_time),
-            durable: self.durable,
+            durable: if planted(Bug::PromiseTooMuch) { self.next.previous() } else { self.durable },
             records,
             epoch: self.epoch,
             previous_word: self.word,
@@ -219,7 +220,9 @@ impl LogTail {
     /// Makes everything written durable, with one call if there is anything.
     pub(crate) fn sync(&mut self) -> Result<(), TailError> {
         if self.unsynced_since.is_some() {
-            self.active.file.sync().map_err(|error| TailError::Broken(Arc::new(error)))?;
+            if !planted(Bug::AckBeforeSync) {
+                self.active.file.sync().map_err(|error| TailError::Broken(Arc::new(error)))?;
+            }
             self.unsynced_bytes = 0;
             self.unsynced_since = None;
             self.durable = self.next.previous();
@@ -234,7 +237,9 @@ impl LogTail {
 
     /// Syncs the old segment, gives the new one its header and its name, and makes both durable.
     fn roll(&mut self, needed: u64) -> Result<(), TailError> {
-        self.sync()?;
+        if !planted(Bug::RollWithoutSync) {
+            self.sync()?;
+        }
         let old = self.active.header;
         let capacity_bytes = self.capacity_bytes.max(FRAMES_AT + needed);
         let capacity_bytes = capacity_bytes.next_multiple_of(BLOCK_BYTES as u64);
@@ -408,7 +413,9 @@ impl LogTail {
     pub(crate) fn remove_before(&mut self, first: u64) -> io::Result<()> {
         let entry = LogEntry { first_segment: first, ..self.entry() };
         let kind = self.dir.kind;
-        self.catalog.update(|catalog| *entry_of(catalog, kind) = entry)?;
+        if !planted(Bug::RemoveBeforeCatalog) {
+            self.catalog.update(|catalog| *entry_of(catalog, kind) = entry)?;
+        }
         let fs = self.dir.fs.as_ref();
         for segment in self.segments.keep_from(first) {
             for path in [segment.path(), segment.index_path()].into_iter().flatten() {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::format::record::RecordRef;
 use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
 use crate::mark::Mark;
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
 use crate::tails::TailsFile;
@@ -70,6 +71,7 @@ impl View {
     pub(crate) fn head(&self, visibility: Visibility) -> Position {
         let mark = match visibility {
             Visibility::Committed => &self.committed,
+            Visibility::Durable if planted(Bug::ShowUnsynced) => &self.committed,
             Visibility::Durable => &self.durable,
         };
         Position::new(mark.get())
@@ -134,13 +136,16 @@ impl View {
                 Err(ReadError::BeyondHead { asked: before, head })
             }
             Direction::After(after) if after < start => {
-                if !self.is_whole(&walk)? {
+                if !self.is_whole(&walk)? && !planted(Bug::JumpToStart) {
                     return Err(ReadError::BelowStart { asked: after, start });
                 }
                 walk.page(start.next(), visible, read.limit, true)
             }
             Direction::After(after) if after >= visible => {
                 Ok(Page { events: Vec::new(), scanned: after, done: true })
+            }
+            Direction::After(after) if planted(Bug::RepeatBetweenPages) && after > start => {
+                walk.page(after, visible, read.limit, true)
             }
             Direction::After(after) => walk.page(after.next(), visible, read.limit, true),
             Direction::Before(before) => {
@@ -232,7 +237,7 @@ impl View {
             let middle = from.midpoint(to);
             let segment = segments[middle].get()?;
             // The newest may have no event yet: whatever comes into it comes later.
-            let is_empty = segment.events() == 0;
+            let is_empty = segment.events() == 0 && !planted(Bug::TrustEmptySegment);
             if is_empty || segment.first_after(time)? < segment.events() {
                 to = middle;
             } else {
@@ -336,6 +341,7 @@ impl Walk<'_> {
         } else {
             self.descend(first, last, PAGE_BYTES, collect)?
         };
+        let scanned = scanned.advanced_by(u64::from(forward && planted(Bug::SkipBetweenPages)));
         let end = if forward { last } else { first };
         Ok(Page { events, scanned, done: scanned == end })
     }

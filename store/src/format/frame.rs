@@ -4,6 +4,7 @@
 use headwater_core::{Position, Timestamp};
 
 use super::{SECTOR_BYTES, Seed, array, i64_at, is_zero, put, u16_at, u32_at, u64_at};
+use crate::planted::{Bug, planted};
 
 /// Bytes of a frame header.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -128,7 +129,8 @@ pub(crate) fn decode_header(bytes: &[u8], seed: &Seed) -> Result<FrameHeader, Fr
         return Err(FrameFault::Unwritten);
     }
     let header_crc = u32_at(header, 8);
-    if seed.checksum(&[&header[..8], &header[12..]]) != header_crc {
+    let right = seed.checksum(&[&header[..8], &header[12..]]) == header_crc;
+    if !right && !planted(Bug::TrustHeaders) {
         return Err(FrameFault::HeaderChecksum);
     }
     if array(header, 0) != MAGIC {
@@ -172,7 +174,7 @@ pub(crate) fn decode<'a>(
     let header = decode_header(bytes, seed)?;
     let body =
         bytes.get(HEADER_BYTES..header.bytes as usize).ok_or(FrameFault::Truncated(bytes.len()))?;
-    if seed.checksum(&[body]) != header.body_crc {
+    if seed.checksum(&[body]) != header.body_crc && !planted(Bug::TrustBodies) {
         return Err(FrameFault::BodyChecksum);
     }
     Ok((header, body))

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::mmap::Map;
+use crate::planted::{Bug, planted};
 
 pub(crate) use real::RealFs;
 
@@ -108,7 +109,7 @@ pub(crate) fn read_file(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
 /// synced, renamed, and the directory synced.
 pub(crate) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     replace_file(fs, dir, name, bytes)?;
-    fs.sync_dir(dir)
+    if planted(Bug::ForgetFileName) { Ok(()) } else { fs.sync_dir(dir) }
 }
 
 /// Does the same without making the name durable: after a crash the file is the old one, the new
@@ -121,7 +122,9 @@ pub(crate) fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) ->
     }
     let file = fs.open(&temporary, Access::CreateNew)?;
     file.write_at(bytes, 0)?;
-    file.sync()?;
+    if !planted(Bug::NameBeforeContent) {
+        file.sync()?;
+    }
     fs.rename(&temporary, &dir.join(name))
 }
 

@@ -6,46 +6,34 @@
 //! sectors and its size to the device; syncing a directory, its names. When the power
 //! goes, each sector that was not synced keeps any of its contents since then, each file either
 //! size, and each directory the changes of its names up to any point, as a journal would. A failed
-//! sync leaves the cache as it is and forgets that the device is behind, as ext4 and XFS do.
+//! sync leaves the cache as it is and forgets that the device is behind, as ext4 and XFS do. When
+//! only the process dies, the cache stays as it is, and a loss of power may follow.
 //!
-//! The page cache is a file of its own in memory, so that maps of it are real maps.
+//! Operations that change something are counted, and can fail by number; space and open files can
+//! run out; sectors can go bad, rot, get lost, or be written elsewhere. What cannot be had here is
+//! a read through a map that fails, since maps of memory do not.
+//!
+//! Everything that was done goes into a trace: the same seed leaves the same trace.
 
+mod fault;
+mod inode;
+
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 
 use super::{Access, Fs, FsFile, Preallocation};
 use crate::format::SECTOR_BYTES;
 use crate::mmap::Map;
+use crate::planted::{Bug, planted};
 
-type Sector = [u8; SECTOR_BYTES];
-
-/// What becomes of what was not synced when the power goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Survival {
-    /// Nothing of it stays.
-    Nothing,
-    /// Everything stays, as when only the process dies.
-    Everything,
-    /// Drawn for each sector, size and directory.
-    Drawn(u64),
-}
-
-/// How an operation goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The power goes: this operation and all later ones fail.
-    PowerOff,
-    /// This operation fails with an error of the system, and later ones work.
-    Once(i32),
-    /// This operation and all later ones that change anything fail.
-    Always(i32),
-}
+pub(crate) use fault::{Dice, Fault, Survival};
+use inode::Inode;
 
 /// A simulated disk. Clones share it.
 #[derive(Clone, Debug)]
@@ -53,18 +41,27 @@ pub(crate) struct SimFs(Arc<Mutex<Disk>>);
 
 #[derive(Debug, Default)]
 struct Disk {
-    /// Counts losses of power: who opened a file before one has lost it.
+    /// Counts ends of processes: who opened a file before one has lost it.
     life: u64,
     /// Operations that change something, since the last loss of power.
     steps: u64,
     fault: Option<(u64, Fault)>,
+    came: Came,
     off: bool,
     /// Threads of the store need not take turns.
     free: bool,
+    /// Dropping clean pages does nothing, as where something still maps them.
+    pinned: bool,
+    /// How many bytes files may take.
+    space: Option<u64>,
+    /// How many files may be open.
+    handles_max: Option<usize>,
+    handles: usize,
     dirs: BTreeMap<PathBuf, Dir>,
     files: HashMap<u64, Inode>,
     next_file: u64,
     locks: HashMap<PathBuf, Weak<Locked>>,
+    trace: DefaultHasher,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,13 +78,29 @@ enum Entry {
     Dir,
 }
 
-#[derive(Debug)]
-struct Inode {
-    cache: Arc<File>,
-    size: u64,
-    durable: Vec<u8>,
-    /// Contents of sectors since the last sync.
-    dirty: BTreeMap<u64, Vec<Sector>>,
+/// What has come of the planned fault in this life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Came {
+    #[default]
+    Nothing,
+    /// An operation failed, or was a lie.
+    Failure,
+    /// The end.
+    End,
+}
+
+/// An operation that changes something, and the file that it changes.
+#[derive(Clone, Copy, Debug, Hash)]
+enum Op {
+    CreateDir,
+    Create,
+    Rename,
+    Remove,
+    SyncDir,
+    Write(u64, u64, usize),
+    SetSize(u64, u64),
+    Sync(u64),
+    Evict(u64),
 }
 
 #[derive(Debug)]
@@ -101,40 +114,8 @@ struct SimFile {
     _lock: Option<Arc<Locked>>,
 }
 
-/// Numbers that look random and are the same for the same seed (splitmix64, Steele et al., 2014).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % sides
-    }
-}
-
-impl Survival {
-    /// Chooses one of `count` states, of which the first is the synced one and the last the newest.
-    fn choose(self, dice: &mut Dice, count: usize) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Everything => count - 1,
-            Self::Drawn(_) => {
-                let drawn = dice.roll(count as u64);
-                usize::try_from(drawn).expect("less than a count")
-            }
-        }
-    }
-}
-
 fn gone() -> io::Error {
-    io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
-}
-
-fn memory_file() -> io::Result<File> {
-    Ok(File::from(rustix::fs::memfd_create("sim", MemfdFlags::CLOEXEC)?))
+    Errno::IO.into()
 }
 
 impl SimFs {
@@ -160,6 +141,11 @@ impl SimFs {
         self.disk().fault = Some((step, fault));
     }
 
+    /// Lets everything work again.
+    pub(crate) fn heal(&self) {
+        self.disk().fault = None;
+    }
+
     /// How many operations have changed something since the last loss of power.
     pub(crate) fn steps(&self) -> u64 {
         self.disk().steps
@@ -170,11 +156,90 @@ impl SimFs {
         self.disk().off
     }
 
+    /// Returns whether an operation has failed, or was a lie, in this life.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.disk().came == Came::Failure
+    }
+
+    /// Returns a digest of everything that was done, in order.
+    pub(crate) fn trace(&self) -> u64 {
+        self.disk().trace.finish()
+    }
+
+    /// Bounds the bytes that files take; `None` lifts the bound.
+    pub(crate) fn set_space(&self, bytes: Option<u64>) {
+        self.disk().space = bytes;
+    }
+
+    /// Bounds the files that are open; `None` lifts the bound.
+    pub(crate) fn set_handles(&self, max: Option<usize>) {
+        self.disk().handles_max = max;
+    }
+
+    /// Lets the cache keep its clean pages when it is asked to drop them.
+    pub(crate) fn pin_cache(&self) {
+        self.disk().pinned = true;
+    }
+
+    /// Flips a bit of a file on the device.
+    pub(crate) fn rot(&self, path: &Path, bit: u64) {
+        self.change(path, |inode| inode.rot(bit)).expect("memory for a file");
+    }
+
+    /// Makes a sector of a file unreadable until it is written again.
+    pub(crate) fn spoil(&self, path: &Path, sector: u64) {
+        self.change(path, |inode| inode.spoil(sector));
+    }
+
+    fn change<T>(&self, path: &Path, change: impl FnOnce(&mut Inode) -> T) -> T {
+        let mut disk = self.disk();
+        let (dir, name) = disk.dir_of(path).expect("the file's directory exists");
+        let Some(&Entry::File(inode)) = dir.names.get(&name) else { panic!("no file {name}") };
+        change(disk.files.get_mut(&inode).expect("a name has a file"))
+    }
+
+    /// Lets nothing work any more until the process or the power is back.
+    pub(crate) fn stop(&self) {
+        self.disk().off = true;
+    }
+
+    /// Ends the process that uses the disk and begins another one: files and locks are gone, and
+    /// everything that was written is in the cache, synced or not. A fault that has not come to
+    /// pass yet still may.
+    pub(crate) fn kill_process(&self) {
+        let mut disk = self.disk();
+        if planted(Bug::DiskDiesWithProcess) {
+            disk.lose(Survival::Nothing);
+        }
+        if disk.came != Came::Nothing {
+            disk.fault = None;
+        }
+        disk.begin_life();
+    }
+
     /// Takes the power away and gives it back: what is there now is on the device.
     pub(crate) fn lose_power(&self, survival: Survival) {
         let mut disk = self.disk();
-        let mut dice = Dice(if let Survival::Drawn(seed) = survival { seed } else { 0 });
-        for dir in disk.dirs.values_mut() {
+        disk.lose(survival);
+        (disk.steps, disk.fault) = (0, None);
+        disk.begin_life();
+    }
+}
+
+impl Disk {
+    fn begin_life(&mut self) {
+        self.life += 1;
+        if !planted(Bug::DiskKeepsLocks) {
+            self.locks.clear();
+        }
+        (self.came, self.off) = (Came::Nothing, false);
+        (self.handles, self.pinned) = (0, false);
+    }
+
+    fn lose(&mut self, survival: Survival) {
+        survival.hash(&mut self.trace);
+        let mut dice = survival.dice();
+        for dir in self.dirs.values_mut() {
             let kept = survival.choose(&mut dice, dir.pending.len() + 1);
             let mut names = dir.durable.clone();
             for (name, entry) in dir.pending.drain(..).take(kept) {
@@ -187,67 +252,77 @@ impl SimFs {
             dir.durable = names;
         }
         // A directory whose name is gone is gone with everything in it.
-        let paths: Vec<PathBuf> = disk.dirs.keys().cloned().collect();
+        let paths: Vec<PathBuf> = self.dirs.keys().cloned().collect();
         for path in paths {
-            let named = match (path.parent().and_then(|up| disk.dirs.get(up)), path.file_name()) {
+            let named = match (path.parent().and_then(|up| self.dirs.get(up)), path.file_name()) {
                 (Some(up), Some(name)) => up.names.contains_key(&*name.to_string_lossy()),
                 _ => true,
             };
             if !named {
-                disk.dirs.remove(&path);
+                self.dirs.remove(&path);
             }
         }
-        let ordered: BTreeMap<u64, Inode> = disk.files.drain().collect();
+        let ordered: BTreeMap<u64, Inode> = self.files.drain().collect();
         for (id, inode) in ordered {
-            let sizes = [inode.durable.len() as u64, inode.size];
-            let size = sizes[survival.choose(&mut dice, 2)];
-            let mut bytes = inode.durable;
-            bytes.resize(usize::try_from(size).expect("test files are small"), 0);
-            for (sector, versions) in inode.dirty {
-                let chosen = survival.choose(&mut dice, versions.len() + 1);
-                let at = usize::try_from(sector).expect("small") * SECTOR_BYTES;
-                if let (Some(version), true) = (chosen.checked_sub(1), at < bytes.len()) {
-                    let end = bytes.len().min(at + SECTOR_BYTES);
-                    bytes[at..end].copy_from_slice(&versions[version][..end - at]);
-                }
-            }
-            let cache = memory_file().expect("memory for a file");
-            cache.write_all_at(&bytes, 0).expect("memory for a file");
-            let (cache, size) = (Arc::new(cache), bytes.len() as u64);
-            let inode = Inode { cache, size, durable: bytes, dirty: BTreeMap::new() };
-            disk.files.insert(id, inode);
+            let after = inode.after_power_loss(survival, &mut dice).expect("memory for a file");
+            self.files.insert(id, after);
         }
-        disk.life += 1;
-        disk.locks.clear();
-        (disk.steps, disk.fault, disk.off) = (0, None, false);
     }
-}
 
-impl Disk {
     /// Counts an operation that changes something, and fails if it is to.
-    fn step(&mut self) -> io::Result<()> {
-        if self.off {
-            return Err(gone());
-        }
+    fn step(&mut self, op: Op) -> io::Result<()> {
+        self.is_on()?;
         let step = self.steps;
         self.steps += 1;
-        match self.fault {
+        op.hash(&mut self.trace);
+        let fails = match self.fault {
             Some((at, Fault::PowerOff)) if step >= at => {
-                self.off = true;
-                Err(gone())
+                (self.came, self.off) = (Came::End, true);
+                return Err(gone());
             }
-            Some((at, Fault::Once(errno))) if step == at => {
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            Some((at, Fault::Always(errno))) if step >= at => {
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            _ => Ok(()),
-        }
+            Some((at, Fault::Once(errno))) if step == at => io::Error::from_raw_os_error(errno),
+            Some((at, Fault::Always(errno))) if step >= at => io::Error::from_raw_os_error(errno),
+            _ => return Ok(()),
+        };
+        self.came = Came::Failure;
+        fails.kind().hash(&mut self.trace);
+        Err(fails)
+    }
+
+    /// Returns the lie that the device tells about a sync, if it is to.
+    fn lie(&mut self) -> Option<(Fault, Dice)> {
+        let lies = |&(at, fault): &(u64, Fault)| {
+            at <= self.steps && matches!(fault, Fault::LostWrite | Fault::MisdirectedWrite)
+        };
+        let (at, fault) = self.fault.take_if(|planned| lies(planned))?;
+        self.came = Came::Failure;
+        Some((fault, Dice(at)))
     }
 
     fn is_on(&self) -> io::Result<()> {
         if self.off { Err(gone()) } else { Ok(()) }
+    }
+
+    /// Returns how many bytes files may still take.
+    fn free_bytes(&self) -> u64 {
+        let Some(space) = self.space.filter(|_| !planted(Bug::DiskNeverFull)) else {
+            return u64::MAX;
+        };
+        let names = self.dirs.values().flat_map(|dir| dir.names.values());
+        let sizes = names.map(|entry| match entry {
+            Entry::File(inode) => self.files.get(inode).map_or(0, |inode| inode.size),
+            Entry::Dir => 0,
+        });
+        space.saturating_sub(sizes.sum())
+    }
+
+    /// Counts an open file.
+    fn take_handle(&mut self) -> io::Result<()> {
+        if self.handles_max.is_some_and(|max| self.handles >= max) {
+            return Err(Errno::MFILE.into());
+        }
+        self.handles += 1;
+        Ok(())
     }
 
     fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
@@ -263,8 +338,7 @@ impl Disk {
     fn create(&mut self, path: &Path) -> io::Result<u64> {
         let id = self.next_file;
         self.next_file += 1;
-        let cache = Arc::new(memory_file()?);
-        let inode = Inode { cache, size: 0, durable: Vec::new(), dirty: BTreeMap::new() };
+        let inode = Inode::new()?;
         let (dir, name) = self.dir_of(path)?;
         dir.change(name, Some(Entry::File(id)));
         self.files.insert(id, inode);
@@ -274,42 +348,15 @@ impl Disk {
 
 impl Dir {
     fn change(&mut self, name: String, entry: Option<Entry>) {
-        match entry {
-            Some(entry) => self.names.insert(name.clone(), entry),
-            None => self.names.remove(&name),
+        let changed = |names: &mut BTreeMap<String, Entry>| match entry {
+            Some(entry) => names.insert(name.clone(), entry),
+            None => names.remove(&name),
         };
+        changed(&mut self.names);
+        if planted(Bug::DiskNamesAreDurable) {
+            changed(&mut self.durable);
+        }
         self.pending.push((name, entry));
-    }
-}
-
-impl Inode {
-    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.cache.write_all_at(bytes, offset)?;
-        self.size = self.size.max(offset + bytes.len() as u64);
-        let unit = SECTOR_BYTES as u64;
-        for sector in offset / unit..(offset + bytes.len() as u64).div_ceil(unit) {
-            let mut content = [0; SECTOR_BYTES];
-            let there = (self.size - sector * unit).min(unit);
-            let there = usize::try_from(there).expect("at most a sector");
-            self.cache.read_exact_at(&mut content[..there], sector * unit)?;
-            self.dirty.entry(sector).or_default().push(content);
-        }
-        Ok(())
-    }
-
-    /// Moves everything to the device.
-    fn sync(&mut self) -> io::Result<()> {
-        let mut bytes = std::mem::take(&mut self.durable);
-        bytes.resize(usize::try_from(self.size).map_err(io::Error::other)?, 0);
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
-            let at = usize::try_from(sector).expect("small") * SECTOR_BYTES;
-            let end = bytes.len().min(at + SECTOR_BYTES);
-            if let Some(newest) = versions.last().filter(|_| at < end) {
-                bytes[at..end].copy_from_slice(&newest[..end - at]);
-            }
-        }
-        self.durable = bytes;
-        Ok(())
     }
 }
 
@@ -320,7 +367,7 @@ impl Fs for SimFs {
         if disk.dirs.contains_key(path) {
             return Ok(());
         }
-        disk.step()?;
+        disk.step(Op::CreateDir)?;
         let (dir, name) = disk.dir_of(path)?;
         dir.change(name, Some(Entry::Dir));
         disk.dirs.insert(path.to_owned(), Dir::default());
@@ -342,18 +389,19 @@ impl Fs for SimFs {
             (Some(_), Access::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(Entry::File(inode)), _) => *inode,
             (None, Access::CreateNew) => {
-                disk.step()?;
+                disk.step(Op::Create)?;
                 disk.create(path)?
             }
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
+        disk.take_handle()?;
         Ok(Arc::new(SimFile { fs: self.clone(), life: disk.life, inode, _lock: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         assert_eq!(from.parent(), to.parent(), "the store renames within a directory");
         let mut disk = self.disk();
-        disk.step()?;
+        disk.step(Op::Rename)?;
         let new = to.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
         let (dir, old) = disk.dir_of(from)?;
         let entry = *dir.names.get(&old).ok_or(io::ErrorKind::NotFound)?;
@@ -370,7 +418,7 @@ impl Fs for SimFs {
         if !dir.names.contains_key(&name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        disk.step()?;
+        disk.step(Op::Remove)?;
         let (dir, name) = disk.dir_of(path)?;
         dir.change(name, None);
         Ok(())
@@ -378,7 +426,7 @@ impl Fs for SimFs {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.step()?;
+        disk.step(Op::SyncDir)?;
         let dir = disk.dir(path)?;
         dir.durable = dir.names.clone();
         dir.pending.clear();
@@ -396,17 +444,18 @@ impl Fs for SimFs {
             Some(Entry::File(inode)) => *inode,
             Some(Entry::Dir) => return Err(io::ErrorKind::IsADirectory.into()),
             None => {
-                disk.step()?;
+                disk.step(Op::Create)?;
                 disk.create(path)?
             }
         };
+        disk.take_handle()?;
         let lock = Arc::new(Locked);
         disk.locks.insert(path.to_owned(), Arc::downgrade(&lock));
         Ok(Some(Arc::new(SimFile { fs: self.clone(), life: disk.life, inode, _lock: Some(lock) })))
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
+        Ok(self.disk().free_bytes())
     }
 
     fn preallocation(&self, _: &Path) -> Preallocation {
@@ -419,89 +468,117 @@ impl Fs for SimFs {
 }
 
 impl SimFile {
+    /// Does something to a file, unless its process is gone.
     fn with<T>(
         &self,
-        changes: bool,
+        op: Option<Op>,
         work: impl FnOnce(&mut Inode) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut disk = self.fs.disk();
         if disk.life != self.life {
             return Err(gone());
         }
-        if changes {
-            disk.step()?;
-        } else {
-            disk.is_on()?;
+        match op {
+            Some(op) => disk.step(op)?,
+            None => disk.is_on()?,
         }
         work(disk.files.get_mut(&self.inode).ok_or_else(gone)?)
+    }
+
+    /// Writes what the end of a failed write may have left, though it failed.
+    fn write_in_part(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.fs.disk();
+        if disk.life != self.life || bytes.is_empty() {
+            return Ok(());
+        }
+        disk.files.get_mut(&self.inode).ok_or_else(gone)?.write(bytes, offset)
+    }
+
+    /// Returns how many more bytes than there is room for a file of this size would take.
+    fn lacks(&self, size: u64) -> u64 {
+        let disk = self.fs.disk();
+        let has = disk.files.get(&self.inode).map_or(0, |inode| inode.size);
+        size.saturating_sub(has).saturating_sub(disk.free_bytes())
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut disk = self.fs.disk();
+        if disk.life == self.life {
+            disk.handles -= 1;
+        }
     }
 }
 
 impl FsFile for SimFile {
     fn size(&self) -> io::Result<u64> {
-        self.with(false, |inode| Ok(inode.size))
+        self.with(None, |inode| Ok(inode.size))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(false, |inode| inode.cache.read_exact_at(buffer, offset))
+        self.with(None, |inode| inode.read(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        // What a failing write leaves behind nobody knows: here, its first half, to a sector's end.
-        let written = self.with(true, |inode| inode.write(bytes, offset));
-        if written.is_err() {
-            let mut disk = self.fs.disk();
+        let op = Op::Write(self.inode, offset, bytes.len());
+        let lacks = self.lacks(offset + bytes.len() as u64);
+        if lacks > 0 {
+            self.with(Some(op), |_| Ok(()))?;
+            // As much as there is room for is written.
+            let fits = (bytes.len() as u64).saturating_sub(lacks);
+            let fits = usize::try_from(fits).expect("less than a slice");
+            self.write_in_part(&bytes[..fits], offset)?;
+            return Err(Errno::NOSPC.into());
+        }
+        let was_on = self.fs.disk().is_on().is_ok();
+        let written = self.with(Some(op), |inode| inode.write(bytes, offset));
+        if written.is_err() && was_on {
+            // What a failing write leaves behind nobody knows: here, its first half, to a sector's end.
             let unit = SECTOR_BYTES as u64;
             let half = (offset + bytes.len() as u64 / 2) / unit * unit;
             let len = usize::try_from(half.saturating_sub(offset)).expect("less than a slice");
-            if disk.life == self.life
-                && let Some(inode) = disk.files.get_mut(&self.inode)
-            {
-                inode.write(&bytes[..len], offset)?;
-            }
+            self.write_in_part(&bytes[..len], offset)?;
         }
         written
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
-        self.with(true, |inode| {
-            inode.cache.set_len(bytes)?;
-            inode.size = bytes;
-            Ok(())
-        })
+        self.with(Some(Op::SetSize(self.inode, bytes)), |inode| inode.set_size(bytes))
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if self.lacks(bytes) > 0 {
+            return Err(Errno::NOSPC.into());
+        }
         self.set_size(bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
-        let synced = self.with(true, Inode::sync);
+        let lie = self.fs.disk().lie();
+        let synced = self.with(Some(Op::Sync(self.inode)), |inode| {
+            inode.sync(lie);
+            Ok(())
+        });
         if synced.is_err() {
             let mut disk = self.fs.disk();
             if disk.life == self.life && !disk.off {
-                // The cache is as clean as if it had worked: only what the device had stays.
-                let inode = disk.files.get_mut(&self.inode).ok_or_else(gone)?;
-                inode.dirty.clear();
+                disk.files.get_mut(&self.inode).ok_or_else(gone)?.fail_sync();
             }
         }
         synced
     }
 
     fn evict(&self) -> io::Result<()> {
-        self.with(true, |inode| {
-            // Clean sectors are read from the device again.
-            for (sector, content) in (0..).zip(inode.durable.chunks(SECTOR_BYTES)) {
-                if !inode.dirty.contains_key(&sector) {
-                    inode.cache.write_all_at(content, sector * SECTOR_BYTES as u64)?;
-                }
-            }
-            Ok(())
-        })
+        let pinned = self.fs.disk().pinned;
+        self.with(Some(Op::Evict(self.inode)), |inode| if pinned { Ok(()) } else { inode.evict() })
     }
 
     fn map(&self) -> io::Result<Map> {
-        self.with(false, |inode| Map::new(&inode.cache))
+        self.with(None, |inode| {
+            inode.mapped = true;
+            Map::new(&inode.cache)
+        })
     }
 }
 

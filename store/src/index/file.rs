@@ -21,6 +21,7 @@ use crate::format::segment::SegmentHeader;
 use crate::format::{BLOCK_BYTES, i64_at, u32_at};
 use crate::fs::{Access, Fs};
 use crate::mmap::Map;
+use crate::planted::{Bug, planted};
 
 /// An index file that is bound to its segment.
 pub(crate) struct IndexFile {
@@ -165,8 +166,9 @@ impl IndexFile {
         let at = SECTIONS_AT + page * PAGE_BYTES;
         let content = bytes.get(at..(at + PAGE_BYTES).min(self.sections.pages));
         let stored = bytes.get(self.sections.pages + page * 4..).and_then(|rest| rest.get(..4));
+        let right = |content, stored| crc32fast::hash(content) == u32_at(stored, 0);
         match (content, stored) {
-            (Some(content), Some(stored)) if crc32fast::hash(content) == u32_at(stored, 0) => {
+            (Some(content), Some(stored)) if right(content, stored) || planted(Bug::TrustIndex) => {
                 word.fetch_or(bit, Ordering::Relaxed);
                 Ok(())
             }

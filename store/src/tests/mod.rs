@@ -1,8 +1,10 @@
 //! Tests of the whole store on a file system that fails on command.
 
+mod bugs;
 mod crash;
 mod faults;
 mod flushes;
+mod incidents;
 mod staged;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! Conditions on what waits in the same group.
 
-use headwater_core::{Category, Condition, Conflict, Durability, ReadError, Tag};
+use headwater_core::{
+    Category, Condition, Conflict, Durability, ExpectedRevision, ReadError, Revision, Tag,
+};
 
 use super::*;
 use crate::writer::Request;
@@ -81,4 +83,22 @@ fn a_condition_sees_everything_that_is_staged_before_it() {
     assert_eq!(events.len() as u64, head);
     let beyond = Read::forward(Query::all(), Position::new(head + 1));
     assert!(matches!(store.read_blocking(&beyond), Err(ReadError::BeyondHead { .. })));
+}
+
+#[test]
+fn an_expected_revision_sees_what_is_staged_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&FaultyFs::default(), &dir.path().join("s"), small()).unwrap();
+    store.append_blocking(append("a-1", "first")).unwrap();
+    let stream = StreamId::new("a-1").unwrap();
+    let second = || {
+        let expected = ExpectedRevision::Exact(Revision::FIRST);
+        append("a-1", "second").expecting(stream.clone(), expected)
+    };
+    let (requests, answers): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| Request::new(second(), 64 * 1024).unwrap()).unzip();
+    store.writer().write_together(requests);
+    let won = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().answer.is_ok());
+    assert_eq!(won.collect::<Vec<_>>(), [true, false]);
+    assert_eq!(all(&store).len(), 2);
 }

@@ -6,6 +6,7 @@ use crate::format::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
 use crate::format::metadata::AppendMark;
 use crate::format::record;
 use crate::index::{Term, terms};
+use crate::planted::{Bug, planted};
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,8 @@ impl Batch {
         for (at, event) in append.events.iter().enumerate() {
             let start = batch.bytes.len();
             let mark = append.append_id.filter(|_| at == 0).map(|id| AppendMark { id, digest });
-            record::encode(&mut batch.bytes, event, (at == 0, at == last), mark);
+            let ends = at == last || planted(Bug::EndBatchesEarly);
+            record::encode(&mut batch.bytes, event, (at == 0, ends), mark);
             let tags = event.tags.iter().map(AsRef::as_ref);
             let id = mark.map(|mark| mark.id);
             terms(&mut batch.terms, event.stream.as_str(), event.event_type.as_str(), tags, id);

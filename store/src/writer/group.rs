@@ -14,6 +14,7 @@ use super::heads::{Heads, NameHasher};
 use super::remembered::Remembered;
 use crate::format::frame::HEADER_BYTES;
 use crate::index::{MemoryIndex, Term, Terms};
+use crate::planted::{Bug, planted};
 use crate::view::View;
 
 /// A group is closed when it has this many bytes, or a quarter of a segment.
@@ -123,7 +124,8 @@ impl Group {
         view: &View,
         stream: &StreamId,
     ) -> Result<(Revision, Position), ReadError> {
-        match self.streams.get(stream).copied().or_else(|| self.heads.find(stream)) {
+        let staged = self.streams.get(stream).filter(|_| !planted(Bug::ForgetStaged));
+        match staged.copied().or_else(|| self.heads.find(stream)) {
             Some(end) => Ok(end),
             None => view.stream_end(stream),
         }

@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::format::frame::HEADER_BYTES;
 use crate::format::record;
 use crate::fs::is_full;
+use crate::planted::{Bug, planted};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{LogTail, TailError};
@@ -299,7 +300,8 @@ impl Core {
             if let Some(known) = self.group.ids.get(&id) {
                 return known.answer(id, batch.digest).map(|earlier| Some((earlier, false)));
             }
-            let known = self.view.find_append(id, self.window);
+            let window = if planted(Bug::ForgetAppendIds) { 0 } else { self.window };
+            let known = self.view.find_append(id, window);
             if let Some(known) = known.map_err(|error| AppendError::Check(Arc::new(error)))? {
                 return known.answer(id, batch.digest).map(|earlier| Some((earlier, true)));
             }
@@ -338,11 +340,11 @@ impl Core {
             return;
         }
         let result = self.write_group();
-        if self.poison.is_none() {
+        if self.poison.is_none() || planted(Bug::ShowAfterFailedSync) {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
         }
-        if result.is_ok() {
+        if result.is_ok() || planted(Bug::CountRefused) {
             self.group.note_heads();
         }
         // First what refers to the appends, so that their callers have the last hold of them.
@@ -421,7 +423,7 @@ impl Core {
     /// Notes that nothing may be written any more.
     fn broken(&mut self, error: TailError) -> AppendError {
         let (TailError::Full(cause) | TailError::Broken(cause)) = error;
-        self.poison = Some(Arc::clone(&cause));
+        self.poison = Some(Arc::clone(&cause)).filter(|_| !planted(Bug::GoOnAfterFailedSync));
         self.ended.store(true, Ordering::Release);
         AppendError::Indeterminate(cause)
     }

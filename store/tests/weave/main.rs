@@ -50,6 +50,8 @@ mod offsets;
 mod open;
 #[path = "../../src/options.rs"]
 mod options;
+#[path = "../../src/planted.rs"]
+mod planted;
 #[path = "../../src/recovery.rs"]
 mod recovery;
 #[path = "../../src/retention.rs"]

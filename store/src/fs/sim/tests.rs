@@ -166,3 +166,169 @@ fn one_seed_gives_one_outcome() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn the_death_of_a_process_keeps_what_it_wrote_and_power_may_still_take_it() {
+    let written = || {
+        let fs = SimFs::new(Path::new(DIR));
+        let file = created(&fs, "f");
+        let lock = fs.lock(&path("LOCK")).unwrap();
+        file.write_at(&[7; 600], 0).unwrap();
+        fs.stop();
+        assert!(file.write_at(&[8], 0).is_err());
+        fs.kill_process();
+        assert!(file.size().is_err(), "its files went with the process");
+        assert!(lock.is_some() && fs.lock(&path("LOCK")).unwrap().is_some());
+        fs
+    };
+    let read = |fs: &SimFs| crate::fs::read_file(fs, &path("f")).ok();
+    let fs = written();
+    assert_eq!(read(&fs), Some(vec![7; 600]));
+    fs.lose_power(Survival::Nothing);
+    assert_eq!(read(&fs), None);
+    let fs = written();
+    fs.open(&path("f"), Access::Write).unwrap().sync().unwrap();
+    fs.sync_dir(Path::new(DIR)).unwrap();
+    fs.lose_power(Survival::Nothing);
+    assert_eq!(read(&fs), Some(vec![7; 600]));
+}
+
+#[test]
+fn syncing_one_file_says_nothing_of_another() {
+    let fs = SimFs::new(Path::new(DIR));
+    let files = ["f", "g"].map(|name| created(&fs, name));
+    fs.sync_dir(Path::new(DIR)).unwrap();
+    for file in &files {
+        file.write_at(&[1; 512], 0).unwrap();
+    }
+    files[0].sync().unwrap();
+    fs.lose_power(Survival::Nothing);
+    let sizes = ["f", "g"].map(|name| crate::fs::read_file(&fs, &path(name)).unwrap().len());
+    assert_eq!(sizes, [512, 0]);
+}
+
+#[test]
+fn a_cache_that_is_in_use_keeps_what_a_failed_sync_lost() {
+    let fs = SimFs::new(Path::new(DIR));
+    let file = created(&fs, "f");
+    fs.sync_dir(Path::new(DIR)).unwrap();
+    file.write_at(&[1; 512], 0).unwrap();
+    file.sync().unwrap();
+    file.write_at(&[2; 512], 0).unwrap();
+    fs.fail_at(fs.steps(), Fault::Once(5));
+    file.sync().unwrap_err();
+    fs.pin_cache();
+    file.evict().unwrap();
+    assert_eq!(crate::fs::read_file(&fs, &path("f")).unwrap()[0], 2);
+    fs.lose_power(Survival::Everything);
+    assert_eq!(crate::fs::read_file(&fs, &path("f")).unwrap()[0], 1);
+}
+
+#[test]
+fn a_full_disk_takes_what_fits_and_has_room_again_when_a_file_goes() {
+    let fs = SimFs::new(Path::new(DIR));
+    created(&fs, "old").write_at(&[1; 600], 0).unwrap();
+    fs.set_space(Some(1_000));
+    let file = created(&fs, "f");
+    assert_eq!(fs.free_bytes(Path::new(DIR)).unwrap(), 400);
+    let full = |result: io::Result<()>| crate::fs::is_full(&result.unwrap_err());
+    assert!(full(file.write_at(&[2; 500], 0)));
+    assert_eq!(file.size().unwrap(), 400);
+    assert!(full(file.allocate(401)));
+    file.write_at(&[3; 400], 0).unwrap();
+    fs.remove(&path("old")).unwrap();
+    file.write_at(&[4; 500], 400).unwrap();
+    fs.set_space(None);
+    file.allocate(1 << 20).unwrap();
+}
+
+#[test]
+fn only_so_many_files_are_open_at_a_time() {
+    let fs = SimFs::new(Path::new(DIR));
+    fs.set_handles(Some(2));
+    let files = ["f", "g"].map(|name| created(&fs, name));
+    let error = fs.open(&path("f"), Access::Read).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+    drop(files);
+    fs.open(&path("f"), Access::Read).unwrap();
+}
+
+#[test]
+fn a_device_forgets_a_sector_or_writes_it_elsewhere_and_says_yes() {
+    for fault in [Fault::LostWrite, Fault::MisdirectedWrite] {
+        let mut found = BTreeMap::new();
+        for nth in 0..40 {
+            let fs = SimFs::new(Path::new(DIR));
+            let file = created(&fs, "f");
+            fs.sync_dir(Path::new(DIR)).unwrap();
+            file.write_at(&[1; 4 * SECTOR_BYTES], 0).unwrap();
+            file.sync().unwrap();
+            for n in 0..nth {
+                file.write_at(&[9], 3 * SECTOR_BYTES as u64 + n).unwrap();
+            }
+            file.sync().unwrap();
+            file.write_at(&[2; SECTOR_BYTES], 0).unwrap();
+            file.write_at(&[3; SECTOR_BYTES], SECTOR_BYTES as u64).unwrap();
+            fs.fail_at(fs.steps(), fault);
+            file.sync().unwrap();
+            assert!(fs.has_failed());
+            let cached = crate::fs::read_file(&fs, &path("f")).unwrap();
+            assert_eq!((cached[0], cached[SECTOR_BYTES]), (2, 3), "the cache hides it");
+            fs.lose_power(Survival::Everything);
+            let kept = crate::fs::read_file(&fs, &path("f")).unwrap();
+            let sectors = [0, 1, 2].map(|sector| kept[sector * SECTOR_BYTES]);
+            *found.entry(sectors).or_insert(0) += 1;
+        }
+        let stale = [[1, 3, 1], [2, 1, 1]];
+        if fault == Fault::LostWrite {
+            assert_eq!(found.into_keys().collect::<Vec<_>>(), stale);
+        } else {
+            assert!(found.keys().any(|sectors| sectors[2] > 1), "{found:?}");
+            assert!(!found.contains_key(&[2, 3, 1]), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_at_rest_rots_and_goes_bad() {
+    let fs = SimFs::new(Path::new(DIR));
+    let file = created(&fs, "f");
+    fs.sync_dir(Path::new(DIR)).unwrap();
+    file.write_at(&[0; 2 * SECTOR_BYTES], 0).unwrap();
+    file.sync().unwrap();
+    fs.rot(&path("f"), 8 * 700 + 3);
+    assert_eq!(crate::fs::read_file(&fs, &path("f")).unwrap()[700], 1 << 3);
+    fs.spoil(&path("f"), 1);
+    let mut sector = [0; SECTOR_BYTES];
+    file.read_at(&mut sector, 0).unwrap();
+    file.read_at(&mut sector, 1).unwrap_err();
+    fs.lose_power(Survival::Everything);
+    crate::fs::read_file(&fs, &path("f")).unwrap_err();
+    let file = fs.open(&path("f"), Access::Write).unwrap();
+    file.write_at(&[5], SECTOR_BYTES as u64).unwrap();
+    file.read_at(&mut sector, SECTOR_BYTES as u64).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "SIGBUS")]
+fn a_mapped_file_must_not_shrink() {
+    let file = created(&SimFs::new(Path::new(DIR)), "f");
+    file.set_size(1_000).unwrap();
+    let _map = file.map().unwrap();
+    file.set_size(999).unwrap();
+}
+
+#[test]
+fn the_trace_tells_what_was_done_and_in_which_order() {
+    let trace = |order: [u64; 2]| {
+        let fs = SimFs::new(Path::new(DIR));
+        let file = created(&fs, "f");
+        for at in order {
+            file.write_at(&[1], at).unwrap();
+        }
+        fs.lose_power(Survival::Drawn(1));
+        fs.trace()
+    };
+    assert_eq!(trace([1, 2]), trace([1, 2]));
+    assert_ne!(trace([1, 2]), trace([2, 1]));
+}
