@@ -43,12 +43,18 @@ const CATCHERS: &[(Bug, &str)] = &[
         "tests::flushes::a_segment_is_established_in_the_order_that_a_crash_cannot_break",
     ),
     (Bug::NameBeforeContent, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::ForgetFileName, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::ForgetFileName,
+        "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
+    ),
     (Bug::CatalogWithoutSync, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (Bug::CatalogInPlace, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (Bug::RemoveBeforeCatalog, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (Bug::LedgerWithoutSync, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::ForgetTails, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::ForgetTails,
+        "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
+    ),
     (Bug::IgnoreGroup, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (
         Bug::TrustBodies,
@@ -69,7 +75,7 @@ const CATCHERS: &[(Bug, &str)] = &[
     ),
     (
         Bug::ExplainAnything,
-        "recovery::tests::a_flipped_bit_never_passes_and_never_cuts_what_was_acknowledged",
+        "recovery::tests::sectors_that_were_zero_as_written_explain_nothing_and_others_do",
     ),
     (Bug::KeepTornEnd, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (
@@ -104,8 +110,14 @@ const CATCHERS: &[(Bug, &str)] = &[
         "tests::incidents::an_index_file_that_outlived_its_events_is_not_believed",
     ),
     (Bug::ForgetFencing, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::OffsetsWithoutSync, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::ForgetGroup, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::OffsetsWithoutSync,
+        "tests::crash::progress::progress_survives_a_crash_at_each_step_of_going_over_to_another_segment",
+    ),
+    (
+        Bug::ForgetGroup,
+        "tests::crash::progress::progress_survives_a_crash_at_each_step_of_going_over_to_another_segment",
+    ),
     (
         Bug::DiskSyncsAgain,
         "fs::sim::tests::a_failed_sync_is_forgotten_and_the_next_one_means_nothing",

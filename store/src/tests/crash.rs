@@ -6,6 +6,7 @@
 
 mod lies;
 mod model;
+mod progress;
 mod small;
 mod work;
 

@@ -401,6 +401,28 @@ fn what_is_not_ours_stays_and_what_is_damaged_is_not_removed() {
 }
 
 #[test]
+fn where_streams_ended_outlives_their_removal_and_the_power() {
+    let disk = SimFs::new(Path::new(DISK));
+    for round in 0..4 {
+        let store = on_disk(&disk, Durability::Sync);
+        for earlier in 0..round {
+            let stream = StreamId::new(format!("lone-{earlier}")).unwrap();
+            let revision = block_on(store.stream_revision(&stream)).unwrap();
+            assert_eq!(revision.get(), 1, "{stream} after {round} removals");
+        }
+        store.append_blocking(append(&format!("lone-{round}"), "only")).unwrap();
+        for _ in 0..6 {
+            store.append_blocking(append("a-1", &"x".repeat(14_000))).unwrap();
+        }
+        let head = block_on(store.head(Visibility::Committed)).unwrap();
+        let removed = store.remove(Cutoff::Through(head), Passing::Force).unwrap().removed;
+        assert!(removed.is_some());
+        stop(&disk, &store);
+        disk.lose_power(Survival::Nothing);
+    }
+}
+
+#[test]
 fn each_opening_has_a_newer_epoch() {
     let disk = SimFs::new(Path::new(DISK));
     let mut epochs = Vec::new();

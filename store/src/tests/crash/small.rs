@@ -102,7 +102,7 @@ fn workload_shift(n: usize) -> usize {
 /// All of up to three operations, or `HEADWATER_CRASH_OPERATIONS`.
 #[test]
 #[ignore = "takes minutes"]
-fn crash_campaign_of_small_work() {
+fn small_work_campaign() {
     let len = std::env::var("HEADWATER_CRASH_OPERATIONS").map_or(3, |len| len.parse().unwrap());
     let mut tally = Tally::new();
     for workload in (1..=len).flat_map(workloads) {
