@@ -1,4 +1,4 @@
-//! Read-only memory maps: the only `unsafe` of the workspace.
+//! Read-only memory maps: the only `unsafe` of the engine.
 //!
 //! Invariants:
 //!

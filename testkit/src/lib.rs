@@ -3,14 +3,20 @@
 //!
 //! [`decode_store`] and [`decode_groups`] read a store with nothing but `docs/format.md`: they
 //! share no code with the engine, so whatever both agree on is what the document says.
+//!
+//! With the feature `disk`, [`Disk`] is a real file system that loses power on command.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod decoder;
+#[cfg(feature = "disk")]
+mod disk;
 mod fields;
 mod log;
 mod offsets_decoder;
 
 pub use decoder::{DecodedEvent, decode_store};
+#[cfg(feature = "disk")]
+pub use disk::{Ballast, Disk, DiskError, DiskKind, MemoryDisk};
 pub use fields::DecodeStoreError;
 pub use offsets_decoder::{DecodedGroup, decode_groups};
