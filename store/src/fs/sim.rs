@@ -582,4 +582,5 @@ impl FsFile for SimFile {
     }
 }
 
+mod conformance;
 mod tests;

@@ -75,8 +75,17 @@ impl Inode {
         Ok(())
     }
 
+    /// The end of a shortened file is zeroed in the cache, and that may reach the device before the
+    /// size does.
     pub(super) fn set_size(&mut self, bytes: u64) -> io::Result<()> {
         assert!(!self.mapped || bytes >= self.size, "a map of a shortened file is a SIGBUS");
+        let zeroed = if bytes < self.size { self.size.div_ceil(UNIT) } else { 0 };
+        for sector in bytes / UNIT..zeroed {
+            let mut content = [0; SECTOR_BYTES];
+            let kept = usize::try_from(bytes.saturating_sub(sector * UNIT)).expect("a sector");
+            self.cache.read_exact_at(&mut content[..kept], sector * UNIT)?;
+            self.dirty.entry(sector).or_default().push(content);
+        }
         self.cache.set_len(bytes)?;
         self.size = bytes;
         Ok(())

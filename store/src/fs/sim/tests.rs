@@ -74,6 +74,19 @@ fn each_sector_keeps_any_content_since_the_last_sync() {
 }
 
 #[test]
+fn the_end_of_a_shortened_file_may_be_zeros_before_its_size_is_durable() {
+    let found = kept(|fs| {
+        let file = created(fs, "f");
+        file.write_at(&[7; 1024], 0).unwrap();
+        file.sync().unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        file.set_size(512).unwrap();
+    });
+    let zeroed = [[7; 512], [0; 512]].concat();
+    assert_eq!(found, [Some(vec![7; 512]), Some(zeroed), Some(vec![7; 1024])]);
+}
+
+#[test]
 fn a_renamed_file_is_the_old_or_the_new_one() {
     let found = kept(|fs| {
         for (name, byte) in [("f", 1), ("f.tmp", 2)] {
