@@ -1,0 +1,227 @@
+//! Failing devices: a write-back that fails under ext4 and XFS, because the file below the loop
+//! device finds no space, and blocks that cannot be read, because that file was cut short.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use headwater::{Append, CodecId, Durability, EventType, NewEvent, Store, StreamId};
+use headwater_testkit::{Ballast, Disk, DiskKind, MemoryDisk};
+use rustix::fs::Advice;
+use serde_json::json;
+
+use crate::calls::tool;
+use crate::child::{self, Life};
+use crate::history::{History, Loss, View};
+use crate::options::{DURABILITIES, Options};
+use crate::power::keep;
+use crate::watch::{Child, Told};
+
+const KINDS: [DiskKind; 3] = [DiskKind::Ext4NoJournal, DiskKind::Ext4, DiskKind::Xfs];
+/// What the device may take, and how large it says it is.
+const MEMORY_BYTES: u64 = 192 * 1024 * 1024;
+const IMAGE_BYTES: u64 = 320 * 1024 * 1024;
+/// How many lives one disk sees.
+const LIVES: u32 = 12;
+
+#[derive(Default)]
+struct Tally {
+    cycles: u64,
+    failed: u64,
+    reopened: u64,
+    acks: u64,
+    lost: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let mut dice = fastrand::Rng::with_seed(options.seed);
+    for kind in KINDS {
+        let begun = Instant::now();
+        let mut tally = Tally::default();
+        while begun.elapsed() < options.time / 3 {
+            let seed = dice.u64(..);
+            let end = begun + options.time / 3;
+            match one_disk(kind, seed, end, &mut tally) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    return Err(format!("--seed {}, {kind}: {error}", options.seed).into());
+                }
+            }
+        }
+        if tally.cycles == 0 {
+            continue;
+        }
+        let summary = json!({
+            "campaign": "device: failed write-back",
+            "seed": options.seed,
+            "file_system": kind.to_string(),
+            "cycles": tally.cycles,
+            "cycles_with_a_failed_write_or_sync": tally.failed,
+            "reopened_on_the_same_mount": tally.reopened,
+            "acks_checked": tally.acks,
+            "acks_lost_as_the_mode_allows": tally.lost,
+            "seconds": begun.elapsed().as_secs(),
+        });
+        println!("{summary}");
+    }
+    read_errors()
+}
+
+/// Returns `false` if this machine has no such disk.
+fn one_disk(
+    kind: DiskKind,
+    seed: u64,
+    end: Instant,
+    tally: &mut Tally,
+) -> Result<bool, Box<dyn Error>> {
+    let memory = match MemoryDisk::new(MEMORY_BYTES) {
+        Ok(memory) => memory,
+        Err(error) => {
+            println!("SKIPPED: failed write-back: {error}");
+            return Ok(false);
+        }
+    };
+    let image = memory.path().join("image");
+    File::create(&image)?.set_len(IMAGE_BYTES)?;
+    let mut disk = match Disk::new_on(kind, &image) {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("SKIPPED: failed write-back on {kind}: {error}");
+            return Ok(false);
+        }
+    };
+    let dir = disk.path().join("store");
+    let mut history = History::new(seed);
+    let mut dice = fastrand::Rng::with_seed(seed);
+    for number in 1..=LIVES {
+        if Instant::now() >= end {
+            break;
+        }
+        let durability = dice.choice(DURABILITIES).expect("there are three").1;
+        let life = Life { seed, number, durability, appends: dice.u32(50..600) };
+        let ballast = Ballast::leaving(memory.path(), dice.u64(..80) * 4096)?;
+        let mut child = Child::start(&dir, life, || 0)?;
+        let until = Instant::now() + Duration::from_millis(dice.u64(100..1_500));
+        while Instant::now() < until && !child.has_ended()? {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (_, told) = child.kill()?;
+        drop(ballast);
+        tally.cycles += 1;
+        tally.failed += u64::from(!told.failed.is_empty());
+        let context = |error: String| {
+            let kept = keep(&dir);
+            let failed = &told.failed;
+            format!("after life {number}, {durability:?}, {failed:?}: {error}; see {kept}")
+        };
+        // First on the same mount: the cache may hold what the device never got.
+        let mut known = &told;
+        let nothing = Told::nothing(life);
+        if let Ok(store) = Store::open(&dir, child::options(durability)) {
+            history
+                .check(&View::Recovered(store.clone()), known, Loss::Power)
+                .map_err(|error| context(format!("on the same mount: {error}")))?;
+            store.close()?;
+            tally.reopened += 1;
+            known = &nothing;
+        }
+        disk.remount()?;
+        let store = Store::open(&dir, child::options(durability))
+            .map_err(|error| context(error.to_string()))?;
+        history.check(&View::Recovered(store.clone()), known, Loss::Power).map_err(context)?;
+        store.close()?;
+    }
+    tally.acks += history.acks;
+    tally.lost += history.lost;
+    Ok(true)
+}
+
+/// Sees how the program ends when blocks of the log cannot be read.
+fn read_errors() -> Result<(), Box<dyn Error>> {
+    let image_home = tempfile::Builder::new().prefix("headwater-device-").tempdir()?;
+    let image = image_home.path().join("image");
+    File::create(&image)?.set_len(IMAGE_BYTES)?;
+    let disk = match Disk::new_on(DiskKind::Ext4NoJournal, &image) {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("SKIPPED: blocks that cannot be read: {error}");
+            return Ok(());
+        }
+    };
+    let dir = disk.path().join("store");
+    fill(&dir)?;
+    let mut segments: Vec<_> = fs::read_dir(dir.join("log"))?.flatten().map(|e| e.path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments.sort();
+    let victim = &segments[segments.len() / 2];
+    let Some(block) = first_block(victim) else {
+        println!("SKIPPED: blocks that cannot be read: filefrag does not say where they are");
+        return Ok(());
+    };
+    File::options().write(true).open(&image)?.set_len(block * 4096)?;
+    let mut ends = serde_json::Map::new();
+    for arguments in [
+        &["verify"][..],
+        &["read", "--json"],
+        &["read", "--json", "--stream", "s-1"],
+        &["read", "--json", "--backward"],
+        &["stat"],
+        &["append"],
+    ] {
+        forget(&dir)?;
+        let mut command = Command::new(tool()?);
+        command.arg(arguments[0]).arg(&dir).args(&arguments[1..]);
+        let output = command.stdin(std::process::Stdio::null()).output()?;
+        let end = match (output.status.code(), output.status.signal()) {
+            (Some(code), _) => format!("exit {code}"),
+            (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let clean = output.status.code().is_some() && !said.contains("panicked");
+        if !clean {
+            return Err(format!("{arguments:?} ended with {end}: {said}").into());
+        }
+        ends.insert(arguments.join(" "), format!("{end}: {}", said.replace('\n', "; ")).into());
+    }
+    println!("{}", json!({ "campaign": "device: blocks that cannot be read", "ends": ends }));
+    Ok(())
+}
+
+/// Makes a closed store of some twenty segments.
+fn fill(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let store = Store::open(dir, child::options(Durability::Os))?;
+    for number in 0..800 {
+        let stream = StreamId::new(format!("s-{}", number % 5))?;
+        let payload = vec![b'x'; 1_500];
+        let event = NewEvent::new(stream, EventType::new("sent")?, CodecId::RAW, payload);
+        store.append_blocking(Append::new([event]))?;
+    }
+    Ok(store.close()?)
+}
+
+/// The block of the device on which a file begins.
+fn first_block(path: &Path) -> Option<u64> {
+    let output = Command::new("filefrag").args(["-b4096", "-v"]).arg(path).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let first = text.lines().find(|line| line.trim_start().starts_with("0:"));
+    let physical = first?.split(':').nth(2)?.split('.').next()?;
+    physical.trim().parse().ok()
+}
+
+/// Drops the files of a store from the page cache.
+fn forget(dir: &Path) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            forget(&path)?;
+        } else {
+            rustix::fs::fadvise(&File::open(path)?, 0, None, Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
