@@ -4,6 +4,7 @@
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use pollster::block_on;
+pub(crate) use tokio::sync::watch;
 
 /// Numbers and flags that threads share.
 pub(crate) mod atomic {

@@ -6,14 +6,14 @@ use headwater_core::{
     AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
     StreamId, Timestamp, Visibility,
 };
-use tokio::sync::watch;
 
 use crate::format::record::RecordRef;
 use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
-use crate::mark::Mark;
+use crate::mark::Watermark;
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
+use crate::sync::watch;
 use crate::tails::TailsFile;
 use crate::writer::Remembered;
 
@@ -38,28 +38,19 @@ pub(crate) struct Marks {
 pub(crate) struct View {
     segments: Arc<Segments>,
     tails: TailsFile,
-    committed: Mark,
-    durable: Mark,
+    watermark: Watermark,
     marks: watch::Sender<Marks>,
 }
 
 impl View {
     pub(crate) fn new(segments: Arc<Segments>, tails: TailsFile, head: Position) -> Self {
         let marks = Marks { committed: head, durable: head, closed: false };
-        Self {
-            segments,
-            tails,
-            committed: Mark::new(head.get()),
-            durable: Mark::new(head.get()),
-            marks: watch::Sender::new(marks),
-        }
+        Self { segments, tails, watermark: Watermark::new(head), marks: watch::Sender::new(marks) }
     }
 
     /// Lets readers see everything up to here. Segments and indexes hold it already.
     pub(crate) fn publish(&self, committed: Position, durable: Position) {
-        // Committed first: what is durable is committed.
-        self.committed.set(committed.get());
-        self.durable.set(durable.get());
+        self.watermark.set(committed, durable);
         self.marks.send_modify(|marks| *marks = Marks { committed, durable, ..*marks });
     }
 
@@ -69,12 +60,10 @@ impl View {
     }
 
     pub(crate) fn head(&self, visibility: Visibility) -> Position {
-        let mark = match visibility {
-            Visibility::Committed => &self.committed,
-            Visibility::Durable if planted(Bug::ShowUnsynced) => &self.committed,
-            Visibility::Durable => &self.durable,
-        };
-        Position::new(mark.get())
+        if planted(Bug::ShowUnsynced) {
+            return self.watermark.get(Visibility::Committed);
+        }
+        self.watermark.get(visibility)
     }
 
     pub(crate) fn segments(&self) -> SegmentList {

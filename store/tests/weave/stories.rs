@@ -21,6 +21,7 @@ type Told = (&'static str, usize, fn());
 
 pub(crate) const ALL: &[Told] = &[
     ("readers_see_a_dense_prefix_that_grows", 1000, readers_see_a_dense_prefix_that_grows),
+    ("a_reader_meets_a_new_segment", 1000, a_reader_meets_a_new_segment),
     (
         "a_reader_goes_on_while_segments_open_and_close",
         300,
@@ -74,17 +75,19 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 /// Two writers, one of which needs no thread, and a reader.
 ///
 /// Catches: the watermark before the index or before the segment's own mark; the durable mark
-/// before the committed one; a head that goes back.
+/// before the committed one; a head that goes back; an answer before the event is there.
 fn readers_see_a_dense_prefix_that_grows() {
     let store = World::new().open(Options { durability: Durability::Os, ..small() });
     let inline = beside(&store, |store| {
         for n in 0..2 {
-            store.append_blocking(one("a-1", &n.to_string())).unwrap();
+            let done = store.append_blocking(one("a-1", &n.to_string())).unwrap();
+            assert!(done.last <= head(store, Visibility::Committed));
         }
     });
     let queued = beside(&store, |store| {
         for n in 0..2 {
-            append(store, one("b-1", &n.to_string()).synced()).unwrap();
+            let done = append(store, one("b-1", &n.to_string()).synced()).unwrap();
+            assert!(done.last <= head(store, Visibility::Durable));
         }
     });
     let mut seen = Position::START;
@@ -108,10 +111,30 @@ fn readers_see_a_dense_prefix_that_grows() {
     store.close().unwrap();
 }
 
+/// A writer that goes over to another segment, and a reader.
+///
+/// Catches: a reader that takes the list of segments before the watermark; a watermark that covers
+/// what the list does not have.
+fn a_reader_meets_a_new_segment() {
+    let store = World::new().open(Options { durability: Durability::Os, ..small() });
+    for n in 0..4 {
+        store.append_blocking(large("a-1", &n.to_string())).unwrap();
+    }
+    let writer = beside(&store, |store| {
+        store.append_blocking(large("a-1", "4")).unwrap();
+    });
+    let events = all_after(&store, Position::START);
+    assert_dense(Position::START, &events);
+    let committed = head(&store, Visibility::Committed).get();
+    assert!((4..=committed).contains(&(events.len() as u64)), "{} events", events.len());
+    writer.join().unwrap();
+    store.close().unwrap();
+}
+
 /// A writer that fills two segments, and readers for whom one sealed segment is open at most.
 ///
-/// Catches: the watermark before the list of segments; a segment that is closed or opened under
-/// its reader; the index of a sealed segment adopted before it covers everything.
+/// Catches: a segment that is closed or opened under its reader, or that does not know its
+/// successor; the index of a sealed segment adopted before it covers everything.
 fn a_reader_goes_on_while_segments_open_and_close() {
     let options = Options { durability: Durability::Os, open_segments: 1, ..small() };
     let store = World::new().open(options);
@@ -275,9 +298,9 @@ fn who_stops_waiting_disturbs_nobody() {
     store.close().unwrap();
 }
 
-/// Everybody is busy when the store is closed, and it is opened again.
+/// Everybody is busy when the store is closed, the power goes, and it is opened again.
 ///
-/// Catches: an append that nobody answers, or that is written after the last sync; a waiter or a
+/// Catches: an append that nobody answers, or that is acknowledged after the last sync; a waiter or a
 /// subscriber that is not told; threads that wait for each other.
 fn closing_answers_everybody_and_loses_nothing() {
     let world = World::new();
@@ -315,12 +338,11 @@ fn closing_answers_everybody_and_loses_nothing() {
     assert!(matches!(late, AppendError::Closed), "{late}");
     assert_eq!(head(&store, Visibility::Committed), end);
     drop(store);
+    world.lose_power();
     let store = world.open(small());
-    let mut positions: Vec<_> =
-        all_after(&store, Position::START).iter().map(|event| event.position).collect();
+    let events = all_after(&store, Position::START);
     done.sort_unstable();
-    positions.sort_unstable();
-    assert_eq!(positions, done);
+    assert!(events.iter().map(|event| event.position).eq(done));
     assert_eq!(head(&store, Visibility::Durable), end);
 }
 

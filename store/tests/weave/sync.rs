@@ -62,3 +62,44 @@ pub(crate) mod thread {
         }
     }
 }
+
+/// Tokio's, with a moment before each call at which another thread may go on.
+pub(crate) mod watch {
+    use tokio::sync::watch;
+    use tokio::sync::watch::error::RecvError;
+
+    fn switch() {
+        shuttle::sync::atomic::AtomicBool::new(false).load(shuttle::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Sender<T>(watch::Sender<T>);
+
+    pub(crate) struct Receiver<T>(watch::Receiver<T>);
+
+    impl<T> Sender<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(watch::Sender::new(value))
+        }
+
+        pub(crate) fn send_modify(&self, modify: impl FnOnce(&mut T)) {
+            switch();
+            self.0.send_modify(modify);
+        }
+
+        pub(crate) fn subscribe(&self) -> Receiver<T> {
+            switch();
+            Receiver(self.0.subscribe())
+        }
+    }
+
+    impl<T> Receiver<T> {
+        pub(crate) async fn wait_for(
+            &mut self,
+            condition: impl FnMut(&T) -> bool,
+        ) -> Result<watch::Ref<'_, T>, RecvError> {
+            switch();
+            self.0.wait_for(condition).await
+        }
+    }
+}

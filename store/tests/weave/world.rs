@@ -13,7 +13,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
 use crate::fs::Fs;
-use crate::fs::sim::SimFs;
+use crate::fs::sim::{SimFs, Survival};
 use crate::handle::Store;
 use crate::options::{Options, Preallocation};
 
@@ -65,6 +65,11 @@ impl World {
         Self { disk }
     }
 
+    /// Nothing of what was not synced stays.
+    pub(crate) fn lose_power(&self) {
+        self.disk.lose_power(Survival::Nothing);
+    }
+
     pub(crate) fn open(&self, options: Options) -> Store {
         let fs: Arc<dyn Fs> = Arc::new(self.disk.clone());
         Store::open_on(&fs, Path::new("/store"), options).unwrap()
@@ -96,6 +101,8 @@ pub(crate) fn all_after(store: &Store, after: Position) -> Vec<RecordedEvent> {
     let read = Read::forward(Query::all(), after).limit(1000);
     let page = store.read_blocking(&read).unwrap();
     assert!(page.done);
+    // What was passed over would be gone for whoever goes on from there.
+    assert_eq!(page.scanned, after.advanced_by(page.events.len() as u64));
     page.events
 }
 
