@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::format::segment::parse_file_name;
 
 /// What can be done about damage if there is no backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
     /// The end of the log can be cut: [`repair`](crate::repair) with `CutTail`.
@@ -34,6 +34,11 @@ impl Remedy {
             Self::Reindex => format!("headwater repair {root} --reindex"),
         }
     }
+}
+
+/// Returns the directory of the store that a segment belongs to.
+fn store_of(segment: &Path) -> &Path {
+    segment.parent().and_then(Path::parent).unwrap_or(segment)
 }
 
 /// Why a store was not opened. No event and no progress of a group was changed.
@@ -99,7 +104,7 @@ pub enum OpenError {
         detail: String,
     },
     /// A segment is gone.
-    #[error("segment {id} is missing from {}; restore it from a backup", path.display())]
+    #[error("segment {id} is missing from {}; restore it from a backup, or see what `{}` can keep", path.display(), Remedy::QuarantineSegment(*id).command(path.parent().unwrap_or(path)))]
     MissingSegment {
         /// The folder.
         path: PathBuf,
@@ -116,7 +121,7 @@ pub enum OpenError {
     },
     /// Events that were acknowledged are damaged or gone. The store can still be opened read-only,
     /// up to the damage.
-    #[error("{} is damaged at position {position}, byte {offset}: {detail}; acknowledged events are lost from there on, restore from a backup", path.display())]
+    #[error("{} is damaged at position {position}, byte {offset}: {detail}; acknowledged events are lost from there on, restore from a backup, or see what `{}` can keep", path.display(), Remedy::CutTail.command(store_of(path)))]
     AcknowledgedDamage {
         /// The file.
         path: PathBuf,
@@ -129,7 +134,7 @@ pub enum OpenError {
     },
     /// The end of the log does not validate, and a crash does not explain it. The store can still
     /// be opened read-only, up to there.
-    #[error("{} ends in bytes that no crash explains, at position {position}, byte {offset}: {detail}; restore from a backup, or open read-only up to there", path.display())]
+    #[error("{} ends in bytes that no crash explains, at position {position}, byte {offset}: {detail}; restore from a backup, or see what `{}` would cut; up to there it can be read", path.display(), Remedy::CutTail.command(store_of(path)))]
     UnexplainedTail {
         /// The file.
         path: PathBuf,

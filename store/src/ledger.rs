@@ -33,6 +33,9 @@ pub struct Removal {
     /// The groups that had not read everything of it, and how far each was. Not empty only where
     /// the removal was forced.
     pub passed: Vec<(GroupName, Position)>,
+    /// A repair took the segments out, since one was damaged: copies are in `quarantine/`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }
 
 /// Adds a line, durably.

@@ -11,6 +11,7 @@
 
 mod catalog;
 mod changes;
+mod dump;
 mod error;
 mod follower;
 mod format;
@@ -28,6 +29,7 @@ mod options;
 mod planted;
 mod read_only;
 mod recovery;
+mod repair;
 mod retention;
 mod scan;
 mod segment;
@@ -42,6 +44,7 @@ mod view;
 mod writer;
 
 pub use changes::Changes;
+pub use dump::{Detail, DumpItem, DumpOptions, dump};
 pub use error::{CloseError, OpenError, Remedy};
 pub use follower::Follower;
 pub use handle::Store;
@@ -50,6 +53,7 @@ pub use log::Cut;
 pub use open::RecoveryReport;
 pub use options::{OpenMode, Options, Preallocation};
 pub use read_only::{ReadOnlyStore, SegmentSummary};
+pub use repair::{Effort, Keep, Loss, Lost, Repair, RepairError, RepairReport, RepairStep, repair};
 pub use retention::{Cutoff, Passing, Retention, RetentionError, RetentionReport};
 pub use scan::{EventRef, Scan};
 pub use verify::{

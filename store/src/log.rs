@@ -13,6 +13,7 @@ use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
 use crate::fs::{Access, Fs, is_temporary, write_file};
+use crate::open::QUARANTINE;
 use crate::planted::{Bug, planted};
 use crate::recovery::{self, Damage, Rest, Tail, Walked};
 use crate::segment::Segment;
@@ -411,8 +412,8 @@ fn damaged(path: PathBuf, damage: &Damage) -> OpenError {
 }
 
 /// Keeps the torn end of a segment in `quarantine/` and makes it zeros again.
-fn cut(dir: &LogDir, segment: &Segment, from: u64, to: u64) -> Result<Cut, OpenError> {
-    let quarantine = dir.root.join("quarantine");
+pub(crate) fn cut(dir: &LogDir, segment: &Segment, from: u64, to: u64) -> Result<Cut, OpenError> {
+    let quarantine = dir.root.join(QUARANTINE);
     dir.fs.create_dir(&quarantine).map_err(OpenError::io("create", &quarantine))?;
     dir.fs.sync_dir(&dir.root).map_err(OpenError::io("sync", &dir.root))?;
     let io = |action| OpenError::io(action, &segment.path);

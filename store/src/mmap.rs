@@ -9,6 +9,9 @@
 //!   (a [`Mark`] that was set after the bytes were written), or,
 //!   where no writer runs, below the size of the file.
 //!
+//! A repair of damaged bytes, which takes the lock, makes zeros of them: a reader that has them mapped
+//! meets damage where it met damage before.
+//!
 //! A file that somebody else truncates or a device that fails to read breaks M1 from outside; the
 //! kernel answers with SIGBUS. [`Map::populate`] asks for the pages first and turns most of that
 //! into an error.

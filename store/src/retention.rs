@@ -174,6 +174,7 @@ impl Plan {
             bytes: self.bytes,
             cutoff: self.cutoff,
             passed: self.passed.clone(),
+            quarantined: false,
         });
         RetentionReport { removed, held_by: self.held_by.clone() }
     }

@@ -116,16 +116,21 @@ pub(crate) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> i
 /// one, or missing.
 pub(crate) fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
-    match fs.remove(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_file(fs, &temporary)?;
     let file = fs.open(&temporary, Access::CreateNew)?;
     file.write_at(bytes, 0)?;
     if !planted(Bug::NameBeforeContent) {
         file.sync()?;
     }
     fs.rename(&temporary, &dir.join(name))
+}
+
+/// Removes a file that may be missing.
+pub(crate) fn remove_file(fs: &dyn Fs, path: &Path) -> io::Result<()> {
+    match fs.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Returns whether a file is in the making, and means nothing yet.

@@ -30,7 +30,7 @@ fn open(fs: &FaultyFs, path: &Path, options: Options) -> Result<Store, OpenError
 }
 
 /// Copies a store as a crash of its process leaves it.
-fn copy_store(from: &Path, to: &Path) {
+pub(crate) fn copy_store(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
