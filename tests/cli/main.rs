@@ -5,8 +5,11 @@
 mod append;
 mod crash;
 mod disk;
+mod dump;
 mod follow;
 mod opening;
 mod reading;
+mod repair;
 mod retention;
+mod streams;
 mod support;

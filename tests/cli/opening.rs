@@ -8,11 +8,13 @@ use serde_json::json;
 use crate::support::{Place, event, events, run};
 
 const READERS: [&str; 5] = ["stat", "tail", "read", "groups", "verify"];
-const ALL: [&str; 6] = ["stat", "tail", "read", "groups", "verify", "append"];
+const ALL: [&str; 8] = ["stat", "tail", "read", "groups", "verify", "append", "streams", "repair"];
+/// Those that are not about one whole store.
+const OTHERS: [&str; 3] = ["retention", "dump", "bench"];
 
 #[test]
 fn every_help_documents_the_exit_codes() {
-    for command in ALL {
+    for command in ALL.into_iter().chain(OTHERS) {
         for help in ["--help", "-h"] {
             let run = run(&[command, help], "");
             assert_eq!(run.code, 0, "{run:?}");

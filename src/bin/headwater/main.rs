@@ -2,12 +2,14 @@
 //!
 //! One file per command. What they share: [`exit`] (failures and exit codes), [`output`] (what
 //! people read), [`event`] and [`input`] (events as JSON lines, out and in), [`selection`].
-//! Invariants: only `append` and `retention --apply` take a store's lock or change a byte of it; nothing panics on what
+//! Invariants: only `append`, and `retention` and `repair` with `--apply`, take a store's lock or change a byte of it; nothing panics on what
 //! it reads; standard output holds results and nothing else.
 
 mod append;
 mod base64;
+mod bench;
 mod damage;
+mod dump;
 mod event;
 mod exit;
 mod groups;
@@ -16,9 +18,11 @@ mod json;
 mod output;
 mod pipeline;
 mod read;
+mod repair;
 mod retention;
 mod selection;
 mod stat;
+mod streams;
 mod tail;
 mod verify;
 
@@ -30,8 +34,8 @@ use crate::exit::{EXIT_CODES, Exit};
 
 /// Looks into, checks and feeds Headwater event stores.
 ///
-/// Every command but `append` and `retention --apply` opens the store read-only and takes no lock,
-/// so it can run beside a program that writes to it.
+/// Every command but `append`, and `retention` and `repair` with `--apply`, opens the store
+/// read-only and takes no lock, so it can run beside a program that writes to it.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -46,8 +50,12 @@ enum Command {
     Append(append::Args),
     Tail(tail::Args),
     Read(read::Args),
+    Streams(streams::Args),
     Groups(groups::Args),
     Retention(retention::Args),
+    Repair(repair::Args),
+    Dump(dump::Args),
+    Bench(bench::Args),
     Verify(verify::Args),
 }
 
@@ -57,8 +65,12 @@ fn main() -> ExitCode {
         Command::Append(args) => append::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Read(args) => read::run(&args),
+        Command::Streams(args) => streams::run(&args),
         Command::Groups(args) => groups::run(&args),
         Command::Retention(args) => retention::run(&args),
+        Command::Repair(args) => repair::run(&args),
+        Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     match done {

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
 use headwater::Timestamp;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -95,6 +96,24 @@ pub(crate) fn rate(number: u64, noun: &str, took: Duration) -> String {
         10_000..1_000_000 => format!("{} k {noun}/s", speed / 1_000),
         _ => format!("{}.{} M {noun}/s", speed / 1_000_000, speed / 100_000 % 10),
     }
+}
+
+/// A bar on standard error that counts events, if that is a terminal.
+pub(crate) fn bar(events: u64) -> ProgressBar {
+    let bar = ProgressBar::new(events);
+    let template = "{bar:40} {human_pos}/{human_len} events  {per_sec}  {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Says on standard error what is being done, if that is a terminal.
+pub(crate) fn spinner(doing: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(doing);
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    spinner
 }
 
 /// Replaces what would move the cursor or turn the text around, and cuts after `max` characters.

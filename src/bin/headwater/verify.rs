@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use headwater::{Severity, VerifyDepth, VerifyOptions, VerifyReport};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::damage::Damage;
@@ -58,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         threads: args.threads.unwrap_or(VerifyOptions::default().threads),
     };
     let began = Instant::now();
-    let bar = bar(&args.dir);
+    let bar = output::bar(events(&args.dir));
     let checked = headwater::verify(&args.dir, &options, &|events, _| bar.inc(events));
     bar.finish_and_clear();
     let (mut report, opening) = match checked {
@@ -92,17 +91,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// A bar on standard error, if that is a terminal.
-fn bar(dir: &Path) -> ProgressBar {
-    let head = headwater::ReadOnlyStore::open(dir);
-    let events = head.map_or(0, |store| store.head().events_since(store.start()).unwrap_or(0));
-    let bar = ProgressBar::new(events);
-    let template = "{bar:40} {human_pos}/{human_len} events  {per_sec}  {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+/// Returns how many events there are to check.
+fn events(dir: &Path) -> u64 {
+    // If it cannot be opened, checking says why.
+    let store = headwater::ReadOnlyStore::open(dir);
+    store.map_or(0, |store| store.head().events_since(store.start()).unwrap_or(0))
 }
 
 fn human(
