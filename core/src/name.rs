@@ -85,6 +85,10 @@ fn fault(text: &str, max: usize) -> Option<NameFault> {
     if text == "." || text == ".." {
         return Some(NameFault::PathLike);
     }
+    // Most names are plain: visible ASCII without slash and backslash.
+    if text.bytes().all(|byte| matches!(byte, b'!'..=b'.' | b'0'..=b'[' | b']'..=b'~')) {
+        return None;
+    }
     text.char_indices().find_map(|(at, character)| match character {
         '/' | '\\' => Some(NameFault::PathLike),
         c if c.is_control() || c.is_whitespace() => Some(NameFault::Character { character, at }),
