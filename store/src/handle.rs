@@ -10,6 +10,7 @@ use headwater_core::{
     GroupLog, GroupName, GroupState, LogId, Page, Position, Query, Read, ReadError, Revision,
     SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp, Visibility,
 };
+use tokio::sync::oneshot;
 
 use crate::catalog::CatalogFile;
 use crate::error::{CloseError, OpenError};
@@ -25,7 +26,7 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, block_on};
 use crate::tails::TailsFile;
 use crate::view::View;
-use crate::writer::{Inline, Queue, Request, Writer};
+use crate::writer::{Inline, Place, Queue, Reply, Request, Writer};
 
 /// An open store. Clones share it; the last one to go closes it.
 ///
@@ -191,7 +192,10 @@ impl Store {
     ///
     /// [`AppendError::effect`] says whether the batch may be in the log all the same.
     pub fn append_blocking(&self, append: Append) -> Result<Appended, AppendError> {
-        block_on(self.inner.append(append, true))
+        match self.inner.append(append, true)? {
+            Begun::Done(appended) => Ok(appended),
+            waits @ Begun::Waits { .. } => block_on(waits.answer()),
+        }
     }
 
     /// Reads one page like [`EventLog::read`], without a runtime.
@@ -339,6 +343,27 @@ impl Store {
     }
 }
 
+/// An append that is done, or on its way.
+enum Begun<'a> {
+    Done(Appended),
+    /// It leaves the queue when this is dropped, if nobody has come to it yet.
+    Waits {
+        answer: oneshot::Receiver<Reply>,
+        _place: Place<'a, Request>,
+    },
+}
+
+impl Begun<'_> {
+    async fn answer(self) -> Result<Appended, AppendError> {
+        match self {
+            Self::Done(appended) => Ok(appended),
+            Self::Waits { answer, _place } => {
+                answer.await.map_or(Err(AppendError::Closed), |reply| reply.answer)
+            }
+        }
+    }
+}
+
 /// Walks a view from a position to its head.
 pub(crate) fn scan(view: &View, after: Position) -> Result<Scan, ReadError> {
     let head = view.head(Visibility::Committed);
@@ -350,18 +375,18 @@ pub(crate) fn scan(view: &View, after: Position) -> Result<Scan, ReadError> {
 }
 
 impl Inner {
-    /// Appends; `blocks` says that the calling thread may wait for a sync.
-    async fn append(&self, append: Append, blocks: bool) -> Result<Appended, AppendError> {
+    /// Begins to append; `blocks` says that the calling thread may wait for a sync.
+    fn append(&self, append: Append, blocks: bool) -> Result<Begun<'_>, AppendError> {
         let sync = append.sync || self.durability == Durability::Sync;
-        let (mut request, answer) = Request::new(append, self.segment_bytes)?;
+        let mut request = Request::new(append, self.segment_bytes)?;
         if (blocks || !sync) && self.appends.is_idle() {
             // Nobody waits, and waking another thread takes longer than to write.
             match self.writer.try_write(request) {
-                Inline::Written { due_changed } => {
+                Inline::Done { answer, due_changed } => {
                     if due_changed {
                         self.appends.poke();
                     }
-                    return answer.await.map_or(Err(AppendError::Closed), |reply| reply.answer);
+                    return answer.map(Begun::Done);
                 }
                 Inline::Refused(refused) => request = refused,
             }
@@ -369,8 +394,9 @@ impl Inner {
         if let Some(conflict) = self.writer.conflict(&request) {
             return Err(conflict);
         }
-        let _place = self.appends.push(request).ok_or(AppendError::Closed)?;
-        answer.await.map_or(Err(AppendError::Closed), |reply| reply.answer)
+        let answer = request.ask();
+        let place = self.appends.push(request).ok_or(AppendError::Closed)?;
+        Ok(Begun::Waits { answer, _place: place })
     }
 
     fn close(&self) -> Result<(), CloseError> {
@@ -423,7 +449,7 @@ impl EventLog for Store {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.inner.append(append, false).await
+        self.inner.append(append, false)?.answer().await
     }
 
     async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {

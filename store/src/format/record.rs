@@ -86,6 +86,11 @@ pub(crate) fn finish(record: &mut [u8], revision: Revision, previous: Position, 
     put(record, CRC_AT, crc.to_le_bytes());
 }
 
+/// Returns the name of the stream in a record that [`encode`] made.
+pub(crate) fn stream_name(record: &[u8]) -> &[u8] {
+    &record[HEADER_BYTES..HEADER_BYTES + usize::from(record[57])]
+}
+
 /// A record where it lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordRef<'a> {

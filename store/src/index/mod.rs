@@ -43,32 +43,42 @@ enum TermKind {
 pub(crate) type Term = u32;
 
 fn term(kind: TermKind, text: &[u8]) -> Term {
-    // The high half. All 64 bits would double the dictionaries and spare one look at a record in
-    // some ten thousand look-ups.
-    let hash = xxh3_64_with_seed(text, kind as u64) >> 32;
-    u32::try_from(hash).expect("half of 64 bits")
+    half(xxh3_64_with_seed(text, kind as u64))
 }
 
-/// Collects the terms of an event.
+/// Returns the term of a hash: its high half. All 64 bits would double the dictionaries and spare
+/// one look at a record in some ten thousand look-ups.
+fn half(hash: u64) -> Term {
+    u32::try_from(hash >> 32).expect("half of 64 bits")
+}
+
+/// Collects the terms of an event, and returns the whole hash of its stream.
 pub(crate) fn terms<'a>(
     out: &mut Vec<Term>,
     stream: &str,
     event_type: &str,
     tags: impl Iterator<Item = &'a str>,
     append: Option<AppendId>,
-) {
-    out.push(stream_term(stream));
+) -> u64 {
+    let hash = stream_hash(stream);
+    out.push(half(hash));
     out.push(term(TermKind::Category, category_of(stream).as_bytes()));
     out.push(term(TermKind::Type, event_type.as_bytes()));
     out.extend(tags.map(|tag| term(TermKind::Tag, tag.as_bytes())));
     if let Some(id) = append {
         out.extend([append_term(id), identified_term()]);
     }
+    hash
+}
+
+/// The hash of a stream's name.
+pub(crate) fn stream_hash(stream: &str) -> u64 {
+    xxh3_64_with_seed(stream.as_bytes(), TermKind::Stream as u64)
 }
 
 /// The term of a stream.
 pub(crate) fn stream_term(stream: &str) -> Term {
-    term(TermKind::Stream, stream.as_bytes())
+    half(stream_hash(stream))
 }
 
 /// The term of an append id.

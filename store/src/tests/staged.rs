@@ -1,7 +1,8 @@
 //! Conditions on what waits in the same group.
 
 use headwater_core::{
-    Category, Condition, Conflict, Durability, ExpectedRevision, ReadError, Revision, Tag,
+    AppendError, Category, Condition, Conflict, Durability, ExpectedRevision, ReadError, Revision,
+    Tag,
 };
 
 use super::*;
@@ -43,7 +44,8 @@ fn a_condition_sees_everything_that_is_staged_before_it() {
     store.append_blocking(Append::new(log.clone())).unwrap();
     let (mut requests, mut expected) = (Vec::new(), Vec::new());
     let mut add = |append: Append, found: Option<Position>| {
-        let (request, answer) = Request::new(append, 1024 * 1024).unwrap();
+        let mut request = Request::new(append, 1024 * 1024).unwrap();
+        let answer = request.ask();
         requests.push(request);
         expected.push((answer, found));
     };
@@ -95,10 +97,67 @@ fn an_expected_revision_sees_what_is_staged_before_it() {
         let expected = ExpectedRevision::Exact(Revision::FIRST);
         append("a-1", "second").expecting(stream.clone(), expected)
     };
-    let (requests, answers): (Vec<_>, Vec<_>) =
-        (0..2).map(|_| Request::new(second(), 64 * 1024).unwrap()).unzip();
+    let (requests, answers): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| {
+            let mut request = Request::new(second(), 64 * 1024).unwrap();
+            let answer = request.ask();
+            (request, answer)
+        })
+        .unzip();
     store.writer().write_together(requests);
     let won = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().answer.is_ok());
     assert_eq!(won.collect::<Vec<_>>(), [true, false]);
     assert_eq!(all(&store).len(), 2);
+}
+
+#[test]
+fn an_append_whose_stream_cannot_be_looked_up_leaves_the_group_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let options = Options { durability: Durability::Os, ..small() };
+    let store = open(&FaultyFs::default(), &path, options.clone()).unwrap();
+    store.append_blocking(append("lost-1", "its only event")).unwrap();
+    for _ in 0..20 {
+        store.append_blocking(append("full-1", &"x".repeat(10_000))).unwrap();
+    }
+    store.close().unwrap();
+    let first = path.join("log/00000000000000000001-00000001.seg");
+    let mut bytes = std::fs::read(&first).unwrap();
+    let at = bytes.windows(14).position(|window| window == b"its only event").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+
+    let store = open(&FaultyFs::default(), &path, options).unwrap();
+    let several = |names: &[&str]| {
+        Append::new(names.iter().map(|name| append(name, "staged").events.remove(0)))
+    };
+    let batches = [
+        several(&["a-1", "a-1", "b-1"]),
+        several(&["a-1", "c-1", "lost-1", "b-1"]),
+        several(&["c-1", "b-1", "a-1"]),
+    ];
+    let mut answers = Vec::new();
+    let requests = batches.map(|batch| {
+        let mut request = Request::new(batch, 64 * 1024).unwrap();
+        answers.push(request.ask());
+        request
+    });
+    store.writer().write_together(requests.into());
+    let answers: Vec<_> =
+        answers.iter_mut().map(|answer| answer.try_recv().unwrap().answer).collect();
+    assert!(matches!(answers[1], Err(AppendError::Check(_))), "{:?}", answers[1]);
+    let last = |at: usize| answers[at].as_ref().unwrap().last;
+    assert_eq!((last(0), last(2)), (Position::new(24), Position::new(27)));
+    let read = Read::forward(Query::all(), Position::new(21));
+    let page = store.read_blocking(&read).unwrap();
+    let found: Vec<_> =
+        page.events.iter().map(|event| (event.stream.as_str(), event.revision.get())).collect();
+    let expected = [("a-1", 1), ("a-1", 2), ("b-1", 1), ("c-1", 1), ("b-1", 2), ("a-1", 3)];
+    assert_eq!(found, expected);
+    let mut scan = store.scan(Position::new(21)).unwrap();
+    let mut links = Vec::new();
+    while let Some(event) = scan.next() {
+        links.push(event.unwrap().previous().get());
+    }
+    assert_eq!(links, [0, 22, 0, 0, 24, 23]);
 }

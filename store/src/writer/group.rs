@@ -1,19 +1,20 @@
 //! A group: appends that are written as one frame, and what they make of the streams meanwhile.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use headwater_core::{
     Append, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError, Revision, StreamId,
 };
-use tokio::sync::oneshot;
 
-use super::Reply;
+use super::Asker;
 use super::batch::{Batch, BatchRecord};
-use super::heads::{Heads, NameHasher};
+use super::heads::Heads;
 use super::remembered::Remembered;
 use crate::format::frame::HEADER_BYTES;
-use crate::index::{MemoryIndex, Term, Terms};
+use crate::format::record;
+use crate::index::{MemoryIndex, Term, Terms, stream_hash};
 use crate::planted::{Bug, planted};
 use crate::view::View;
 
@@ -21,6 +22,8 @@ use crate::view::View;
 pub(super) const BYTES_MAX: usize = 1024 * 1024;
 /// A group is closed when it has this many records.
 const RECORDS_MAX: usize = 4096;
+/// A larger batch becomes the group's frame as it is, if it is the first; others are copied.
+const COPIED_BYTES_MAX: usize = 64 * 1024;
 /// A larger buffer than this is given back after use.
 const FRAME_BYTES_KEPT: usize = 4 * BYTES_MAX;
 
@@ -33,8 +36,8 @@ pub(super) struct Group {
     pub(super) terms: Vec<Term>,
     /// What has which term, by number in the group, as soon as a condition asks.
     index: Option<MemoryIndex>,
-    /// Where the group leaves the streams that it extends.
-    streams: HashMap<StreamId, (Revision, Position), BuildHasherDefault<NameHasher>>,
+    /// The number of the newest record of each stream that the group extends.
+    streams: HashTable<usize>,
     /// Where groups before left theirs.
     heads: Heads,
     pub(super) ids: HashMap<AppendId, Remembered>,
@@ -45,7 +48,7 @@ pub(super) struct Group {
 /// Who waits for the group to be written.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) asker: Asker,
     pub(super) appended: Appended,
     /// What goes back with the answer; nothing if this repeats an append of the group.
     pub(super) lent: Option<(Append, Batch)>,
@@ -59,9 +62,14 @@ pub(super) struct Staged {
     pub(super) terms_end: usize,
     pub(super) revision: Revision,
     pub(super) previous: Position,
+    stream_hash: u64,
     /// Which of those who wait appended it, and which event of theirs it is.
-    append: usize,
-    event: usize,
+    places: (usize, usize),
+}
+
+/// Returns the name of the stream of a record in a frame.
+fn name<'a>(frame: &'a [u8], staged: &Staged) -> &'a [u8] {
+    record::stream_name(&frame[staged.start..])
 }
 
 impl Group {
@@ -77,41 +85,20 @@ impl Group {
         &mut self,
         next: Position,
         append: &Append,
-        batch: &Batch,
+        batch: &mut Batch,
         view: &View,
     ) -> Result<Appended, ReadError> {
-        let first = next.advanced_by(self.records.len() as u64);
-        // All look-ups first: if one fails, the group is as it was.
-        let ends = append
-            .events
-            .iter()
-            .map(|event| self.stream_end(view, &event.stream))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.frame.resize(self.frame.len().max(HEADER_BYTES), 0);
-        let (frame_start, terms_start) = (self.frame.len(), self.terms.len());
-        self.frame.extend_from_slice(&batch.bytes);
-        self.terms.extend_from_slice(&batch.terms);
-        let mut position = first;
-        let staged = append.events.iter().zip(ends).zip(&batch.records);
-        for (at, ((event, committed), record)) in staged.enumerate() {
-            let &BatchRecord { start, len, terms_end } = record;
-            // An earlier event of the same batch may have extended the stream since.
-            let (revision, previous) =
-                self.streams.get(&event.stream).copied().unwrap_or(committed);
-            let revision = revision.next();
-            self.streams.insert(event.stream.clone(), (revision, position));
-            self.records.push(Staged {
-                start: frame_start + start,
-                len,
-                terms_end: terms_start + terms_end,
-                revision,
-                previous,
-                append: self.waiting.len(),
-                event: at,
-            });
-            position = position.next();
+        let begin = (self.frame.len(), self.records.len(), self.terms.len());
+        self.take(batch);
+        for (at, event) in append.events.iter().enumerate() {
+            if let Err(error) = self.number(next, batch, at, &event.stream, view) {
+                self.go_back_to(begin);
+                return Err(error);
+            }
         }
-        let appended = Appended { first, last: position.previous(), deduplicated: false };
+        let first = next.advanced_by(begin.1 as u64);
+        let last = next.advanced_by(self.records.len() as u64).previous();
+        let appended = Appended { first, last, deduplicated: false };
         if let Some(id) = append.append_id {
             self.ids.insert(id, Remembered { appended, digest: batch.digest });
         }
@@ -119,16 +106,96 @@ impl Group {
         Ok(appended)
     }
 
+    /// Takes the bytes and terms of a batch in, and says where in the group its records are.
+    fn take(&mut self, batch: &mut Batch) {
+        let terms_start = self.terms.len();
+        self.terms.extend_from_slice(&batch.terms);
+        let moved = self.frame.len().saturating_sub(HEADER_BYTES);
+        for record in &mut batch.records {
+            record.start += moved;
+            record.terms_end += terms_start;
+        }
+        if self.frame.is_empty() && batch.bytes.len() > COPIED_BYTES_MAX {
+            std::mem::swap(&mut self.frame, &mut batch.bytes);
+        } else {
+            let header = if self.frame.is_empty() { 0 } else { HEADER_BYTES };
+            self.frame.extend_from_slice(&batch.bytes[header..]);
+        }
+    }
+
+    /// Gives the next record of a batch its place in its stream.
+    fn number(
+        &mut self,
+        next: Position,
+        batch: &Batch,
+        event: usize,
+        stream: &StreamId,
+        view: &View,
+    ) -> Result<(), ReadError> {
+        let BatchRecord { start, len, terms_end, stream_hash } = batch.records[event];
+        let Self { frame, records, streams, heads, .. } = self;
+        let number = records.len();
+        let is_same = |&at: &usize| name(frame, &records[at]) == stream.as_str().as_bytes();
+        let (revision, previous) =
+            match streams.entry(stream_hash, is_same, |&at| records[at].stream_hash) {
+                Entry::Occupied(mut newest) => {
+                    let before = std::mem::replace(newest.get_mut(), number);
+                    (records[before].revision, next.advanced_by(before as u64))
+                }
+                Entry::Vacant(place) => {
+                    let end = match heads.find(stream, stream_hash) {
+                        Some(end) => end,
+                        None => view.stream_end(stream)?,
+                    };
+                    place.insert(number);
+                    end
+                }
+            };
+        let append = self.waiting.len();
+        let revision = revision.next();
+        let places = (append, event);
+        self.records.push(Staged {
+            start,
+            len,
+            terms_end,
+            revision,
+            previous,
+            stream_hash,
+            places,
+        });
+        Ok(())
+    }
+
+    /// Forgets what was taken in since the group had so many bytes, records and terms.
+    fn go_back_to(&mut self, (bytes, records, terms): (usize, usize, usize)) {
+        self.frame.truncate(bytes);
+        self.records.truncate(records);
+        self.terms.truncate(terms);
+        self.streams.clear();
+        let Self { frame, records, streams, .. } = self;
+        for (number, staged) in records.iter().enumerate() {
+            let is_same = |&at: &usize| name(frame, &records[at]) == name(frame, staged);
+            let hash = |&at: &usize| records[at].stream_hash;
+            *streams.entry(staged.stream_hash, is_same, hash).or_insert(number).get_mut() = number;
+        }
+    }
+
+    /// Returns where the log and what is staged so far leave a stream. `next` is the group's first
+    /// position.
     pub(super) fn stream_end(
         &self,
-        view: &View,
+        next: Position,
         stream: &StreamId,
+        view: &View,
     ) -> Result<(Revision, Position), ReadError> {
-        let staged = self.streams.get(stream).filter(|_| !planted(Bug::ForgetStaged));
-        match staged.copied().or_else(|| self.heads.find(stream)) {
-            Some(end) => Ok(end),
-            None => view.stream_end(stream),
+        let hash = stream_hash(stream.as_str());
+        let is_same =
+            |&at: &usize| name(&self.frame, &self.records[at]) == stream.as_str().as_bytes();
+        let staged = self.streams.find(hash, is_same).filter(|_| !planted(Bug::ForgetStaged));
+        if let Some(&at) = staged {
+            return Ok((self.records[at].revision, next.advanced_by(at as u64)));
         }
+        self.heads.find(stream, hash).map_or_else(|| view.stream_end(stream), Ok)
     }
 
     /// Returns the last staged event that a query condition forbids. `next` is the group's first
@@ -164,15 +231,17 @@ impl Group {
 
     /// Returns a staged event.
     fn event(&self, delta: u32) -> &NewEvent {
-        let Staged { append, event, .. } = self.records[delta as usize];
+        let (append, event) = self.records[delta as usize].places;
         let (append, _) = self.waiting[append].lent.as_ref().expect("it was added, so it is lent");
         &append.events[event]
     }
 
-    /// Remembers where a group that was written left its streams.
-    pub(super) fn note_heads(&mut self) {
-        for (stream, &end) in &self.streams {
-            self.heads.note(stream, end);
+    /// Remembers where a group that was written left its streams. `first` is its first position.
+    pub(super) fn note_heads(&mut self, first: Position) {
+        for &at in &self.streams {
+            let staged = &self.records[at];
+            let end = (staged.revision, first.advanced_by(at as u64));
+            self.heads.note(name(&self.frame, staged), staged.stream_hash, end);
         }
     }
 

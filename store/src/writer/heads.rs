@@ -1,94 +1,89 @@
 //! Where the streams end that were written to last, so that appending to them again reads nothing.
 //!
-//! A cache of fixed size: a stream has one slot, and whoever writes later takes it. Only the writer
-//! extends streams, so what stands here is right; names are compared, not hashes.
-
-use std::hash::Hasher;
+//! A cache of fixed size. Only the writer extends streams, so what stands here is right; names are
+//! compared, not hashes.
 
 use headwater_core::{Position, Revision, StreamId};
-use xxhash_rust::xxh3::xxh3_64;
 
-const SLOTS: usize = 16 * 1024;
+/// Sets are as small as possible, so that a stream is found in few cache lines, and large enough
+/// that streams rarely push each other out while there is room.
+const WAYS: usize = 4;
+const SETS: usize = 8 * 1024;
 /// Longer names are not kept.
 const NAME_BYTES_MAX: usize = 47;
 
-/// Length and name, filled up with zeros.
-type Key = [u64; 6];
-/// Revision, position and key; a position of 0 means that it is free.
-type Slot = [u64; 8];
+/// A stream and where it ends; free if the position is 0.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    revision: u64,
+    position: u64,
+    len: u8,
+    name: [u8; NAME_BYTES_MAX],
+}
 
-/// The newest ends of streams, in at most 1 MiB.
+const _: () = assert!(size_of::<Head>() == 64);
+
+/// The newest ends of streams, in at most 2 MiB.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// Empty until something is written.
-    slots: Vec<Slot>,
+    sets: Vec<[Head; WAYS]>,
+}
+
+impl Head {
+    const FREE: Self = Self { revision: 0, position: 0, len: 0, name: [0; NAME_BYTES_MAX] };
+
+    fn is_of(&self, stream: &[u8]) -> bool {
+        self.position > 0 && self.name[..self.len.into()] == *stream
+    }
 }
 
 impl Heads {
-    /// Returns where a stream ends, if it is known here.
-    pub(super) fn find(&self, stream: &StreamId) -> Option<(Revision, Position)> {
-        let slot = self.slots.get(place(stream))?;
-        let (&[revision, position], rest) = slot.split_first_chunk()?;
-        let known = position > 0 && rest == key(stream)?;
-        known.then(|| (Revision::new(revision), Position::new(position)))
+    /// Returns where a stream ends, if it is known here. `hash` is that of its name.
+    pub(super) fn find(&self, stream: &StreamId, hash: u64) -> Option<(Revision, Position)> {
+        let set = self.sets.get(place(hash))?;
+        let head = set.iter().find(|head| head.is_of(stream.as_str().as_bytes()))?;
+        Some((Revision::new(head.revision), Position::new(head.position)))
     }
 
-    /// Notes where a stream ends now.
-    pub(super) fn note(&mut self, stream: &StreamId, (revision, position): (Revision, Position)) {
-        let Some(key) = key(stream) else { return };
-        if self.slots.is_empty() {
-            self.slots = vec![[0; 8]; SLOTS];
+    /// Notes where a stream ends now, in place of the one in its set that was written to longest
+    /// ago.
+    pub(super) fn note(&mut self, stream: &[u8], hash: u64, (revision, end): (Revision, Position)) {
+        let Some(len) = u8::try_from(stream.len()).ok().filter(|_| stream.len() <= NAME_BYTES_MAX)
+        else {
+            return;
+        };
+        if self.sets.is_empty() {
+            self.sets = vec![[Head::FREE; WAYS]; SETS];
         }
-        let slot = &mut self.slots[place(stream)];
-        slot[..2].copy_from_slice(&[revision.get(), position.get()]);
-        slot[2..].copy_from_slice(&key);
+        let set = &mut self.sets[place(hash)];
+        let known = set.iter().position(|head| head.is_of(stream));
+        let oldest = || (0..WAYS).min_by_key(|&at| set[at].position).expect("a set has heads");
+        let head = &mut set[known.unwrap_or_else(oldest)];
+        (head.revision, head.position, head.len) = (revision.get(), end.get(), len);
+        head.name[..stream.len()].copy_from_slice(stream);
     }
 }
 
-/// Hashes names for a map that lives as long as a group, which bounds what chosen names can do.
-#[derive(Clone, Debug, Default)]
-pub(super) struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 ^= xxh3_64(bytes);
-    }
-
-    fn write_u8(&mut self, _: u8) {
-        // The end of a text, which nothing follows.
-    }
-}
-
-fn place(stream: &StreamId) -> usize {
-    usize::try_from(xxh3_64(stream.as_str().as_bytes()) % SLOTS as u64).expect("less than SLOTS")
-}
-
-fn key(stream: &StreamId) -> Option<Key> {
-    let name = stream.as_str().as_bytes();
-    if name.len() > NAME_BYTES_MAX {
-        return None;
-    }
-    let mut bytes = [0; NAME_BYTES_MAX + 1];
-    bytes[0] = u8::try_from(name.len()).ok()?;
-    bytes[1..=name.len()].copy_from_slice(name);
-    let (words, _) = bytes.as_chunks();
-    let mut key = [0; 6];
-    for (word, bytes) in key.iter_mut().zip(words) {
-        *word = u64::from_le_bytes(*bytes);
-    }
-    Some(key)
+fn place(hash: u64) -> usize {
+    usize::try_from(hash % SETS as u64).expect("less than SETS")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::stream_hash;
 
     fn end(n: u64) -> (Revision, Position) {
         (Revision::new(n), Position::new(n + 10))
+    }
+
+    fn find(heads: &Heads, stream: &StreamId) -> Option<(Revision, Position)> {
+        heads.find(stream, stream_hash(stream.as_str()))
+    }
+
+    fn note(heads: &mut Heads, stream: &StreamId, end: (Revision, Position)) {
+        heads.note(stream.as_str().as_bytes(), stream_hash(stream.as_str()), end);
     }
 
     #[test]
@@ -98,11 +93,11 @@ mod tests {
             .map(|length| StreamId::new(format!("a-{}", "x".repeat(length))).unwrap())
             .collect();
         for (n, stream) in (1..).zip(&streams) {
-            assert_eq!(heads.find(stream), None);
-            heads.note(stream, end(n));
-            heads.note(stream, end(n + 1));
+            assert_eq!(find(&heads, stream), None);
+            note(&mut heads, stream, end(n));
+            note(&mut heads, stream, end(n + 1));
         }
-        let found: Vec<_> = streams.iter().map(|stream| heads.find(stream)).collect();
+        let found: Vec<_> = streams.iter().map(|stream| find(&heads, stream)).collect();
         // Names of 47 bytes and less, with "a-" before.
         for (n, found) in (1..).zip(found) {
             assert_eq!(found, (n <= 45).then(|| end(n + 1)), "{n}");
@@ -110,14 +105,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_in_the_slot_of_another_is_not_taken_for_it() {
+    fn a_full_set_forgets_the_stream_that_was_written_to_longest_ago() {
         let mut heads = Heads::default();
-        let stream = |n: u64| StreamId::new(format!("a-{n}")).unwrap();
-        let first = stream(0);
-        let rival = (1..1_000_000).map(stream).find(|other| place(other) == place(&first)).unwrap();
-        heads.note(&first, end(7));
-        assert_eq!(heads.find(&rival), None);
-        heads.note(&rival, end(8));
-        assert_eq!((heads.find(&first), heads.find(&rival)), (None, Some(end(8))));
+        let name = |n: u64| StreamId::new(format!("a-{n}")).unwrap();
+        let set = |stream: &StreamId| place(stream_hash(stream.as_str()));
+        let first = name(0);
+        let rivals = (0..).map(name).filter(|other| set(other) == set(&first));
+        let streams: Vec<_> = rivals.take(WAYS + 1).collect();
+        for (n, stream) in (1..).zip(&streams[..WAYS]) {
+            note(&mut heads, stream, end(n));
+        }
+        note(&mut heads, &first, end(10));
+        assert_eq!(find(&heads, &streams[WAYS]), None, "it is not taken for one of its set");
+        note(&mut heads, &streams[WAYS], end(11));
+        let found: Vec<_> = streams.iter().map(|stream| find(&heads, stream)).collect();
+        assert_eq!(found, [Some(end(10)), None, Some(end(3)), Some(end(4)), Some(end(11))]);
     }
 }

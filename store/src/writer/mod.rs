@@ -30,7 +30,6 @@ use headwater_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::format::frame::HEADER_BYTES;
 use crate::format::record;
 use crate::fs::is_full;
 use crate::planted::{Bug, planted};
@@ -41,7 +40,7 @@ use crate::view::View;
 
 use batch::Batch;
 use group::{Group, Waiting};
-pub(crate) use queue::{ClosesOnDrop, Queue, Taken};
+pub(crate) use queue::{ClosesOnDrop, Place, Queue, Taken};
 pub(crate) use remembered::Remembered;
 
 pub(crate) type Answer = Result<Appended, AppendError>;
@@ -51,7 +50,16 @@ pub(crate) type Answer = Result<Appended, AppendError>;
 pub(crate) struct Request {
     append: Append,
     batch: Batch,
-    reply: oneshot::Sender<Reply>,
+    asker: Asker,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Asker {
+    /// The thread that writes: it takes the answer along.
+    Here,
+    /// Somebody else.
+    Elsewhere(oneshot::Sender<Reply>),
 }
 
 /// An answer, and the append that it answers. The caller allocated it, so the caller frees it:
@@ -64,21 +72,40 @@ pub(crate) struct Reply {
 
 impl Request {
     /// Checks and encodes an append, in its caller's thread.
-    pub(crate) fn new(
-        append: Append,
-        segment_bytes: u64,
-    ) -> Result<(Self, oneshot::Receiver<Reply>), AppendError> {
+    pub(crate) fn new(append: Append, segment_bytes: u64) -> Result<Self, AppendError> {
         let batch = Batch::encode(&append, segment_bytes)?;
+        Ok(Self { append, batch, asker: Asker::Here })
+    }
+
+    /// Returns where the answer comes when another thread gives it.
+    pub(crate) fn ask(&mut self) -> oneshot::Receiver<Reply> {
         let (reply, answer) = oneshot::channel();
-        Ok((Self { append, batch, reply }, answer))
+        self.asker = Asker::Elsewhere(reply);
+        answer
+    }
+
+    /// Returns whether nobody waits for the answer any more.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.asker, Asker::Elsewhere(reply) if reply.is_closed())
+    }
+}
+
+impl Asker {
+    /// Gives an answer; `here` is for the thread that writes.
+    fn tell(self, answer: Answer, lent: Option<(Append, Batch)>, here: &mut Option<Answer>) {
+        match self {
+            Self::Here => *here = Some(answer),
+            // A receiver that is gone needs no answer.
+            Self::Elsewhere(reply) => drop(reply.send(Reply { answer, _lent: lent })),
+        }
     }
 }
 
 /// What became of an attempt to write in the caller's thread.
 #[derive(Debug)]
 pub(crate) enum Inline {
-    /// It was written and answered. The thread must be told if its deadline has changed.
-    Written { due_changed: bool },
+    /// It is answered. The thread must be told if its deadline has changed.
+    Done { answer: Answer, due_changed: bool },
     /// It has to wait for the thread like others.
     Refused(Request),
 }
@@ -106,6 +133,8 @@ struct Core {
     /// A group is closed when it has this many bytes.
     group_bytes: usize,
     group: Group,
+    /// The answer to the request of the thread that has the lock.
+    answer: Option<Answer>,
 }
 
 impl Writer {
@@ -130,6 +159,7 @@ impl Writer {
             ended: Arc::clone(&ended),
             group_bytes,
             group,
+            answer: None,
         };
         Self { core: Mutex::new(core), view, ended }
     }
@@ -172,13 +202,14 @@ impl Writer {
     /// into the segment. A request that asks for a sync waits for it here.
     pub(crate) fn try_write(&self, request: Request) -> Inline {
         let Ok(mut core) = self.core.try_lock() else { return Inline::Refused(request) };
-        if !core.tail.fits(HEADER_BYTES + request.batch.bytes.len()) {
+        if !core.tail.fits(request.batch.bytes.len()) {
             return Inline::Refused(request);
         }
         let before = core.tail.sync_due(core.durability);
         core.write([request]);
-        let due = core.tail.sync_due(core.durability);
-        Inline::Written { due_changed: due != before }
+        let due_changed = core.tail.sync_due(core.durability) != before;
+        let answer = core.answer.take().expect("every request is answered");
+        Inline::Done { answer, due_changed }
     }
 
     /// Writes requests as if they had waited together.
@@ -244,7 +275,7 @@ impl Core {
     fn write(&mut self, requests: impl IntoIterator<Item = Request>) {
         for request in requests {
             // Whoever gave up waiting before we began gets no append.
-            if request.reply.is_closed() {
+            if request.is_given_up() {
                 continue;
             }
             if self.group.is_full(&request.batch, self.group_bytes) {
@@ -257,12 +288,12 @@ impl Core {
 
     /// Takes a request into the group, or answers it at once.
     fn stage(&mut self, request: Request) {
-        let Request { append, batch, reply } = request;
+        let Request { append, mut batch, asker } = request;
         let answer = match self.admit(&append, &batch) {
-            Ok(None) => match self.group.add(self.tail.next(), &append, &batch, &self.view) {
+            Ok(None) => match self.group.add(self.tail.next(), &append, &mut batch, &self.view) {
                 Ok(appended) => {
                     let lent = Some((append, batch));
-                    self.group.waiting.push(Waiting { reply, appended, lent });
+                    self.group.waiting.push(Waiting { asker, appended, lent });
                     return;
                 }
                 Err(error) => Err(AppendError::Check(Arc::new(error))),
@@ -270,7 +301,7 @@ impl Core {
             // The first use is in this very group, so the answer waits for it.
             Ok(Some((earlier, false))) => {
                 self.group.sync |= append.sync;
-                self.group.waiting.push(Waiting { reply, appended: earlier, lent: None });
+                self.group.waiting.push(Waiting { asker, appended: earlier, lent: None });
                 return;
             }
             Ok(Some((earlier, true))) => {
@@ -279,8 +310,7 @@ impl Core {
             }
             Err(error) => Err(error),
         };
-        // A receiver that is gone needs no answer.
-        let _ = reply.send(Reply { answer, _lent: Some((append, batch)) });
+        asker.tell(answer, Some((append, batch)), &mut self.answer);
     }
 
     /// Checks id and condition. Returns the first result of a repeated append, and whether that
@@ -313,7 +343,7 @@ impl Core {
     fn check(&mut self, condition: &Condition) -> Result<(), AppendError> {
         let failed = |error: ReadError| AppendError::Check(Arc::new(error));
         for clause in &condition.streams {
-            let end = self.group.stream_end(&self.view, &clause.stream);
+            let end = self.group.stream_end(self.tail.next(), &clause.stream, &self.view);
             let (actual, last) = end.map_err(failed)?;
             if !clause.expected.is_met_by(actual) {
                 let (stream, expected) = (clause.stream.clone(), clause.expected);
@@ -339,20 +369,19 @@ impl Core {
         if self.group.records.is_empty() {
             return;
         }
+        let first = self.tail.next();
         let result = self.write_group();
         if self.poison.is_none() || planted(Bug::ShowAfterFailedSync) {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
         }
         if result.is_ok() || planted(Bug::CountRefused) {
-            self.group.note_heads();
+            self.group.note_heads(first);
         }
         // First what refers to the appends, so that their callers have the last hold of them.
         self.group.clear();
-        for Waiting { reply, appended, lent } in self.group.waiting.drain(..) {
-            let answer = result.clone().map(|()| appended);
-            // A receiver that is gone needs no answer.
-            let _ = reply.send(Reply { answer, _lent: lent });
+        for Waiting { asker, appended, lent } in self.group.waiting.drain(..) {
+            asker.tell(result.clone().map(|()| appended), lent, &mut self.answer);
         }
         if result.is_ok() {
             self.tail.file_if_due();
