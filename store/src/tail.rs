@@ -183,8 +183,8 @@ impl LogTail {
         self.capacity_bytes = bytes.next_multiple_of(BLOCK_BYTES as u64);
     }
 
-    /// Seals a frame and writes it with one call; returns where it lies. `frame` begins with a free header; there is
-    /// room for it. On return the buffer holds the frame and zeros up to the end of its block.
+    /// Seals a frame and writes it with one call; returns where it lies. `frame` begins with a free
+    /// header; there is room for it. On return zeros may follow in the buffer.
     pub(crate) fn write(&mut self, frame: &mut Vec<u8>, records: u32) -> Result<u64, TailError> {
         let fields = FrameFields {
             offset: self.offset,
@@ -197,10 +197,14 @@ impl LogTail {
             previous_word: self.word,
         };
         let header = frame::seal(frame, &fields, &self.active.seed);
-        // To the end of the block, so that the kernel never reads a block back to fill it up.
+        // To the end of a block that is new, so that the kernel never reads it back to fill it up.
+        // Behind a frame in the same block there are zeros already.
         let end = self.offset + u64::from(header.bytes);
-        let padding = end.next_multiple_of(BLOCK_BYTES as u64) - end;
-        frame.resize(frame.len() + usize::try_from(padding).expect("less than a block"), 0);
+        let block = BLOCK_BYTES as u64;
+        if self.offset.is_multiple_of(block) || (end - 1) / block > self.offset / block {
+            let padding = usize::try_from(end.next_multiple_of(block) - end);
+            frame.resize(frame.len() + padding.expect("less than a block"), 0);
+        }
         self.active
             .file
             .write_at(frame, self.offset)
