@@ -32,6 +32,8 @@ mod recovery;
 mod repair;
 mod retention;
 mod scan;
+mod search;
+mod seek;
 mod segment;
 mod segments;
 mod sync;

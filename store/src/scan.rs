@@ -8,7 +8,7 @@ use headwater_core::{
 };
 
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES};
-use crate::format::record::{self, RecordRef};
+use crate::format::record::{self, Names, RecordRef};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::segments::{SegmentList, holding};
@@ -98,7 +98,7 @@ impl<'a> EventRef<'a> {
     /// [`ReadError::Damaged`] if the names or the metadata are not what this format allows.
     pub fn to_event(&self) -> Result<RecordedEvent, ReadError> {
         self.record
-            .to_event(self.position, self.commit_time)
+            .to_event(self.position, self.commit_time, &mut Names::default())
             .map_err(|fault| self.segment.damaged(self.position, 0, &fault))
     }
 }
@@ -168,13 +168,8 @@ impl Scan {
         }
         let open = self.open.as_mut().expect("it was opened just now");
         let segment = &*open.segment;
-        let bytes = match segment.published(open.record as u64, 0) {
-            Ok(bytes) => &bytes[..bytes.len().min(open.end - open.record)],
-            Err(error) => {
-                self.last = Position::START;
-                return Some(Err(error));
-            }
-        };
+        // Opening the frame made sure of its pages.
+        let bytes = segment.below_end().get(open.record..open.end).unwrap_or_default();
         let decoded = if open.verified {
             record::decode_verified(bytes)
         } else {

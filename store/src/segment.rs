@@ -7,7 +7,7 @@ use std::{fmt, io};
 use headwater_core::{Position, ReadError, Timestamp};
 
 use crate::format::frame::{FrameFault, FrameHeader, HEADER_BYTES};
-use crate::format::index::{Covered, MARK_EVERY};
+use crate::format::index::Covered;
 use crate::format::segment::{FRAMES_AT, SegmentHeader};
 use crate::format::{BLOCK_BYTES, Seed, frame, record, u32_at};
 use crate::fs::{Access, Fs, FsFile, Preallocation};
@@ -18,6 +18,7 @@ use crate::index::{
 use crate::mark::Mark;
 use crate::mmap::Map;
 use crate::planted::{Bug, planted};
+use crate::seek::{Place, Seek, find_all};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::tail::FILE_BYTES_MIN;
@@ -37,11 +38,9 @@ pub(crate) struct Frozen {
 
 /// The unit in which a map is asked for its pages before they are used.
 const WINDOW_BYTES: u64 = 64 * 1024;
-/// The first frame and a frame's header, in the width of the index.
+/// The first frame, in the width of the index.
 const FIRST_FRAME: u32 = 4096;
-const FRAME_HEADER_BYTES: u32 = 64;
-const _: () =
-    assert!(FIRST_FRAME as u64 == FRAMES_AT && FRAME_HEADER_BYTES as usize == HEADER_BYTES);
+const _: () = assert!(FIRST_FRAME as u64 == FRAMES_AT);
 
 /// An open segment, read through a map. Sealed ones never change again.
 pub(crate) struct Segment {
@@ -147,6 +146,11 @@ impl Segment {
         Ok(bytes.get(from..).unwrap_or_default())
     }
 
+    /// Returns all published bytes, of which those can be read that were asked for before.
+    pub(crate) fn below_end(&self) -> &[u8] {
+        self.map.published(&self.end)
+    }
+
     fn index(&self) -> RwLockReadGuard<'_, Layers> {
         // Nothing panics while it holds this lock; if something did, the index is still whole.
         self.index.read().unwrap_or_else(PoisonError::into_inner)
@@ -246,46 +250,20 @@ impl Segment {
 
     /// Returns where an event lies that is in this segment.
     pub(crate) fn locate(&self, delta: u32) -> Result<Location, ReadError> {
-        enum Place {
-            At(Location),
-            Near(u32, u32),
-        }
-        let place = self.ask(|index| match (index.file(), index.memory_of(delta)) {
-            (_, Some(memory)) => Ok(Place::At(memory.location(delta))),
-            (Some(file), None) => {
-                file.mark(delta).map(|(record, frame)| Place::Near(record, frame))
-            }
-            (None, None) => Err(IndexFault::Bounds),
-        })?;
-        match place {
-            Place::At(location) => Ok(location),
-            Place::Near(record, frame) => self.go_on(delta, record, frame),
-        }
+        let mut seek = [Seek::new(self, delta)?];
+        find_all(&mut seek)?;
+        Ok(seek[0].location())
     }
 
-    /// Goes from the place of a marked event to one of the next few.
-    fn go_on(&self, delta: u32, mut record: u32, mut frame: u32) -> Result<Location, ReadError> {
-        let target = self.position(delta);
-        let mut position = self.position(delta / MARK_EVERY * MARK_EVERY);
-        let mut header = self.frame(target, frame.into())?;
-        while target > header.last() {
-            (position, frame) = (header.last().next(), frame + header.bytes);
-            record = frame + FRAME_HEADER_BYTES;
-            header = self.frame(target, frame.into())?;
-        }
-        if !(header.first..=header.last()).contains(&position) {
-            let fault = FrameFault::Length(header.records);
-            return Err(self.damaged(target, frame.into(), &fault));
-        }
-        let end = frame + header.bytes;
-        while position < target {
-            let len = self.published(record.into(), 4)?.get(..4).map_or(0, |len| u32_at(len, 0));
-            let next = record.checked_add(len).filter(|&next| len > 0 && next < end);
-            let fault = record::RecordFault::Length(len);
-            record = next.ok_or_else(|| self.damaged(position, record.into(), &fault))?;
-            position = position.next();
-        }
-        Ok(Location { offset: record, frame, commit_time: header.commit_time })
+    /// Returns what the index knows of the place of an event that is in this segment.
+    pub(crate) fn place(&self, delta: u32) -> Result<Place, ReadError> {
+        self.ask(|index| match (index.file(), index.memory_of(delta)) {
+            (_, Some(memory)) => Ok(Place::At(memory.location(delta))),
+            (Some(file), None) => {
+                file.mark(delta).map(|(record, frame)| Place::Behind { record, frame })
+            }
+            (None, None) => Err(IndexFault::Bounds),
+        })
     }
 
     /// Reads the frame header at an offset, where `position` is looked for.

@@ -3,24 +3,18 @@
 use std::sync::Arc;
 
 use headwater_core::{
-    AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
-    StreamId, Timestamp, Visibility,
+    AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, Revision, StreamId,
+    Timestamp, Visibility,
 };
 
-use crate::format::record::RecordRef;
-use crate::index::{Location, Terms, Walk as Way, append_term, identified_term, stream_term};
+use crate::index::{append_term, identified_term, stream_term};
 use crate::mark::Watermark;
 use crate::planted::{Bug, planted};
-use crate::segment::Segment;
-use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
+use crate::search::{Flow, Search};
+use crate::segments::{SegmentEntry, SegmentList, Segments};
 use crate::sync::watch;
 use crate::tails::TailsFile;
 use crate::writer::Remembered;
-
-/// How many candidates are taken from an index at a time.
-const CHUNK_EVENTS: usize = 512;
-/// About how many bytes one page looks at before it hands back what it has.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How far a log reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +110,7 @@ impl View {
         let head = self.head(Visibility::Committed);
         let segments = self.segments();
         let start = segments.first().map_or(Position::START, |first| first.base.previous());
-        let walk = Walk { segments: &segments, query: &read.query, terms: Terms::of(&read.query) };
+        let search = Search::new(&segments, &read.query);
         match read.direction {
             Direction::After(after) if after > head => {
                 Err(ReadError::BeyondHead { asked: after, head })
@@ -125,18 +119,18 @@ impl View {
                 Err(ReadError::BeyondHead { asked: before, head })
             }
             Direction::After(after) if after < start => {
-                if !self.is_whole(&walk)? && !planted(Bug::JumpToStart) {
+                if !self.is_whole(&segments, &read.query)? && !planted(Bug::JumpToStart) {
                     return Err(ReadError::BelowStart { asked: after, start });
                 }
-                walk.page(start.next(), visible, read.limit, true)
+                search.page(start.next(), visible, read.limit, true)
             }
             Direction::After(after) if after >= visible => {
                 Ok(Page { events: Vec::new(), scanned: after, done: true })
             }
             Direction::After(after) if planted(Bug::RepeatBetweenPages) && after > start => {
-                walk.page(after, visible, read.limit, true)
+                search.page(after, visible, read.limit, true)
             }
-            Direction::After(after) => walk.page(after.next(), visible, read.limit, true),
+            Direction::After(after) => search.page(after.next(), visible, read.limit, true),
             Direction::Before(before) => {
                 let last = before.previous().min(visible);
                 if last < start {
@@ -145,7 +139,7 @@ impl View {
                 if last == start {
                     return Ok(Page { events: Vec::new(), scanned: before, done: true });
                 }
-                walk.page(start.next(), last, read.limit, false)
+                search.page(start.next(), last, read.limit, false)
             }
         }
     }
@@ -239,18 +233,18 @@ impl View {
     }
 
     /// Returns whether a search is about streams alone that have lost nothing to retention.
-    fn is_whole(&self, walk: &Walk<'_>) -> Result<bool, ReadError> {
-        let items = walk.query.items();
+    fn is_whole(&self, segments: &[Arc<SegmentEntry>], query: &Query) -> Result<bool, ReadError> {
+        let items = query.items();
         if items.is_empty() || items.iter().any(|item| item.streams.is_empty()) {
             return Ok(false);
         }
         let head = self.head(Visibility::Committed);
-        let Some(first) = walk.segments.first() else { return Ok(true) };
+        let Some(first) = segments.first() else { return Ok(true) };
         for stream in items.iter().flat_map(|item| &item.streams) {
             let query = Query::stream(stream.clone());
-            let walk = Walk { query: &query, terms: Terms::of(&query), segments: walk.segments };
+            let search = Search::new(segments, &query);
             let mut oldest = None;
-            walk.ascend(first.base, head, |_, _, record| {
+            search.ascend(first.base, head, 1, |_, _, record| {
                 oldest = Some(record.revision());
                 Ok(Flow::Stop)
             })?;
@@ -278,148 +272,12 @@ impl View {
         // Whether anything of what was removed had matched, nobody knows.
         self.check_start(after)?;
         let segments = self.segments();
-        let walk = Walk { segments: &segments, query, terms: Terms::of(query) };
+        let search = Search::new(&segments, query);
         let mut found = None;
-        walk.descend(after.next(), head, usize::MAX, |_, (position, _), _| {
+        search.descend(after.next(), head, usize::MAX, |_, (position, _), _| {
             found = Some(position);
             Ok(Flow::Stop)
         })?;
         Ok(found)
-    }
-}
-
-/// A position, and where it lies in its segment.
-type Place = (Position, Location);
-
-/// What to do after a match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Go,
-    Stop,
-}
-
-/// A search through the segments for what a query matches.
-struct Walk<'a> {
-    segments: &'a [Arc<SegmentEntry>],
-    query: &'a Query,
-    terms: Terms,
-}
-
-impl Walk<'_> {
-    /// Collects a page from the range `first` through `last`, which is not empty.
-    fn page(
-        &self,
-        first: Position,
-        last: Position,
-        limit: usize,
-        forward: bool,
-    ) -> Result<Page, ReadError> {
-        let mut events: Vec<RecordedEvent> = Vec::new();
-        let mut bytes = 0;
-        let collect = |segment: &Segment, (position, at): Place, record: RecordRef<'_>| {
-            let event = record
-                .to_event(position, at.commit_time)
-                .map_err(|fault| segment.damaged(position, at.offset.into(), &fault))?;
-            bytes += record.bytes.len();
-            events.push(event);
-            let full = events.len() == limit || bytes >= PAGE_BYTES;
-            Ok(if full { Flow::Stop } else { Flow::Go })
-        };
-        let scanned = if forward {
-            self.ascend(first, last, collect)?
-        } else {
-            self.descend(first, last, PAGE_BYTES, collect)?
-        };
-        let scanned = scanned.advanced_by(u64::from(forward && planted(Bug::SkipBetweenPages)));
-        let end = if forward { last } else { first };
-        Ok(Page { events, scanned, done: scanned == end })
-    }
-
-    /// Goes up through the range and returns how far it came.
-    fn ascend(
-        &self,
-        first: Position,
-        last: Position,
-        mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
-    ) -> Result<Position, ReadError> {
-        let mut next = first;
-        let mut looked = 0;
-        for at in holding(self.segments, first)..self.segments.len() {
-            let end = match self.segments.get(at + 1) {
-                Some(following) => following.base.previous().min(last),
-                None => last,
-            };
-            if next > end {
-                continue;
-            }
-            let segment = self.segments[at].get()?;
-            while next <= end {
-                let (candidates, reached) =
-                    segment.candidates(&self.terms, (next, end), CHUNK_EVENTS, Way::Up)?;
-                if let Some(stopped) = self.visit(&segment, &candidates, &mut looked, &mut each)? {
-                    return Ok(stopped);
-                }
-                if looked >= PAGE_BYTES {
-                    return Ok(reached);
-                }
-                next = reached.next();
-            }
-        }
-        Ok(last)
-    }
-
-    /// Goes down through the range, over about `bound` bytes, and returns how far it came.
-    fn descend(
-        &self,
-        first: Position,
-        last: Position,
-        bound: usize,
-        mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
-    ) -> Result<Position, ReadError> {
-        let mut before = last.next();
-        let mut looked = 0;
-        for at in (0..=holding(self.segments, last)).rev() {
-            let begin = self.segments[at].base.max(first);
-            if before <= begin {
-                continue;
-            }
-            let segment = self.segments[at].get()?;
-            while before > begin {
-                let range = (begin, before.previous());
-                let (candidates, reached) =
-                    segment.candidates(&self.terms, range, CHUNK_EVENTS, Way::Down)?;
-                if let Some(stopped) = self.visit(&segment, &candidates, &mut looked, &mut each)? {
-                    return Ok(stopped);
-                }
-                if looked >= bound {
-                    return Ok(reached);
-                }
-                before = reached;
-            }
-            if before <= first {
-                break;
-            }
-        }
-        Ok(first)
-    }
-
-    /// Compares candidates with the query and hands over those that match.
-    /// Returns where it was stopped.
-    fn visit(
-        &self,
-        segment: &Segment,
-        candidates: &[u32],
-        looked: &mut usize,
-        each: &mut impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
-    ) -> Result<Option<Position>, ReadError> {
-        for &delta in candidates {
-            let (position, at) = (segment.position(delta), segment.locate(delta)?);
-            let record = segment.record(position, at)?;
-            *looked += record.bytes.len();
-            if self.query.matches(&record) && each(segment, (position, at), record)? == Flow::Stop {
-                return Ok(Some(position));
-            }
-        }
-        Ok(None)
     }
 }

@@ -137,11 +137,11 @@ fn parse<'a>(bytes: &'a [u8], seed: Option<&Seed>) -> Result<RecordRef<'a>, Reco
     if HEADER_BYTES + lens.iter().sum::<usize>() > size {
         return Err(RecordFault::Length(len));
     }
-    let (stream, rest) = bytes[HEADER_BYTES..].split_at(lens[0]);
-    let (event_type, rest) = rest.split_at(lens[1]);
+    // Both names at once: looking at a text has a price of its own.
+    let (names, rest) = bytes[HEADER_BYTES..].split_at(lens[0] + lens[1]);
+    let names = std::str::from_utf8(names).ok().and_then(|names| names.split_at_checked(lens[0]));
+    let (stream, event_type) = names.ok_or(RecordFault::Name)?;
     let (metadata, payload) = rest.split_at(lens[2]);
-    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| RecordFault::Name);
-    let (stream, event_type) = (text(stream)?, text(event_type)?);
     Ok(RecordRef { bytes, stream, event_type, metadata, payload })
 }
 
@@ -196,19 +196,20 @@ impl<'a> RecordRef<'a> {
         metadata::decode(self.metadata)
     }
 
-    /// Copies the record into an event of its own.
+    /// Copies the record into an event of its own; `names` are those of the events before.
     pub(crate) fn to_event(
         self,
         position: Position,
         commit_time: Timestamp,
+        names: &mut Names,
     ) -> Result<RecordedEvent, RecordFault> {
         let metadata = self.metadata()?;
         Ok(RecordedEvent {
             position,
-            stream: StreamId::new(self.stream).map_err(|_| RecordFault::Name)?,
+            stream: names.stream(self.stream)?,
             revision: self.revision(),
             id: self.id(),
-            event_type: EventType::new(self.event_type).map_err(|_| RecordFault::Name)?,
+            event_type: names.event_type(self.event_type)?,
             schema_version: self.schema_version(),
             commit_time,
             event_time: self.event_time(),
@@ -221,6 +222,35 @@ impl<'a> RecordRef<'a> {
             codec: self.codec(),
             payload: Bytes::copy_from_slice(self.payload),
         })
+    }
+}
+
+/// The names of the last event: the next one often has the same, and shares them then.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    stream: Option<StreamId>,
+    event_type: Option<EventType>,
+}
+
+impl Names {
+    fn stream(&mut self, name: &str) -> Result<StreamId, RecordFault> {
+        match &self.stream {
+            Some(last) if last.as_str() == name => Ok(last.clone()),
+            _ => {
+                let stream = StreamId::new(name).map_err(|_| RecordFault::Name)?;
+                Ok(self.stream.insert(stream).clone())
+            }
+        }
+    }
+
+    fn event_type(&mut self, name: &str) -> Result<EventType, RecordFault> {
+        match &self.event_type {
+            Some(last) if last.as_str() == name => Ok(last.clone()),
+            _ => {
+                let event_type = EventType::new(name).map_err(|_| RecordFault::Name)?;
+                Ok(self.event_type.insert(event_type).clone())
+            }
+        }
     }
 }
 

@@ -161,7 +161,8 @@ fn a_frame_survives_and_no_flipped_bit_or_cut_passes() {
     let records: Vec<_> = record::records(body, 1, &seed).collect();
     let [Ok((0, record))] = &records[..] else { panic!("{records:?}") };
     let expected = event();
-    let back = record.to_event(header.first, header.commit_time).unwrap();
+    let back =
+        record.to_event(header.first, header.commit_time, &mut record::Names::default()).unwrap();
     assert_eq!(
         (back.id, back.stream, back.event_type),
         (expected.id, expected.stream, expected.event_type)

@@ -58,6 +58,10 @@ mod recovery;
 mod retention;
 #[path = "../../src/scan.rs"]
 mod scan;
+#[path = "../../src/search.rs"]
+mod search;
+#[path = "../../src/seek.rs"]
+mod seek;
 #[path = "../../src/segment.rs"]
 mod segment;
 #[path = "../../src/segments.rs"]
