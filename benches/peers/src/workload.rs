@@ -10,6 +10,8 @@ use crate::peers::{Fallible, Peer, Seen, Verdict};
 /// How many streams the appending workloads write to.
 const STREAMS: u64 = 10_000;
 const BATCH_EVENTS: u64 = 1_000;
+/// What a payload consists of, eight bytes at a time.
+const WORD: u64 = u64::from_le_bytes([0xA5; 8]);
 /// Streams of these lengths share the events of a filled store.
 pub const SHORT_EVENTS: u64 = 10;
 pub const LONG_EVENTS: u64 = 100;
@@ -126,7 +128,7 @@ impl Workload {
             Self::Replay => {
                 let begun = Instant::now();
                 let Some(Seen { events, sum }) = peer.replay()? else { return Ok(None) };
-                if events < filled || sum != events * 256 * 0xA5 {
+                if events < filled || sum != WORD.wrapping_mul(events * 32) {
                     return Err(format!("replay found {events} events of {filled}").into());
                 }
                 let seconds = begun.elapsed().as_secs_f64();

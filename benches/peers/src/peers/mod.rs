@@ -55,7 +55,11 @@ pub struct Seen {
 impl Seen {
     pub fn payload(&mut self, bytes: &[u8]) {
         self.events += 1;
-        self.sum += bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+        // Eight at a time, or adding them takes longer than to read them.
+        let (words, rest) = bytes.as_chunks();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        self.sum = words.fold(self.sum, u64::wrapping_add);
+        self.sum = rest.iter().fold(self.sum, |sum, &byte| sum.wrapping_add(byte.into()));
     }
 }
 
