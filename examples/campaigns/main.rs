@@ -11,6 +11,7 @@
 mod calls;
 mod child;
 mod device;
+mod full;
 mod history;
 mod kill;
 mod options;
@@ -35,6 +36,7 @@ Campaigns:
   kill    kills a writing process at random moments, also while it recovers
   power   cuts the power of ext4 and XFS on a loop device under it (root)
   calls   fails and kills `headwater append` at every system call it makes (strace)
+  full    fills a tmpfs and an ext4 to the last page, at any point of the work (root)
   device  lets write-backs and reads of a loop device fail under it (root)
   record  records every write and flush of a device under it, and mounts the disk as it was at many
           moments, with any sectors of what was not flushed (root, FUSE)
@@ -68,6 +70,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         "calls" => calls::run(&options),
         "device" => device::run(&options),
         "record" => record::run(&options),
+        "full" => full::run(&options),
         "power" => power::run(&options),
         // What the campaigns start as the process to break.
         "child" => {

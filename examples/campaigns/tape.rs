@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,13 @@ enum Entry {
 struct Record {
     blocks: HashMap<u64, Vec<u8>>,
     entries: Vec<Entry>,
+    fails: bool,
+    /// How many writes failed.
+    failed: u64,
+    /// Bytes that cannot be read.
+    unreadable: Range<u64>,
+    /// Where the last write that worked ended.
+    end: u64,
 }
 
 /// The record of a device. Clones share it.
@@ -59,6 +67,26 @@ impl Tape {
 
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets writes fail from now on, or work again.
+    pub(crate) fn set_failing(&self, fails: bool) {
+        self.record().fails = fails;
+    }
+
+    /// Lets reads of some bytes fail from now on.
+    pub(crate) fn spoil(&self, bytes: Range<u64>) {
+        self.record().unreadable = bytes;
+    }
+
+    /// How many writes have failed.
+    pub(crate) fn failed(&self) -> u64 {
+        self.record().failed
+    }
+
+    /// Forgets what there was, but for what the device holds.
+    pub(crate) fn forget(&self) {
+        self.record().entries.clear();
     }
 
     /// How many writes and flushes there were.
@@ -179,7 +207,11 @@ impl Filesystem for Tape {
     ) {
         let length = self.bytes.saturating_sub(offset).min(u64::from(size));
         let length = usize::try_from(length).expect("at most a u32");
-        reply.data(&self.record().read(offset, length));
+        let record = self.record();
+        if offset < record.unreadable.end && record.unreadable.start < offset + length as u64 {
+            return reply.error(Errno::EIO);
+        }
+        reply.data(&record.read(offset, length));
     }
 
     fn write(
@@ -194,7 +226,15 @@ impl Filesystem for Tape {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.record().write(offset, bytes);
+        let mut record = self.record();
+        // Not in the middle of what the loop device was asked for at once: it takes a write that
+        // was done in part for one that was done.
+        if record.fails && offset != record.end {
+            record.failed += 1;
+            return reply.error(Errno::EIO);
+        }
+        record.end = offset + bytes.len() as u64;
+        record.write(offset, bytes);
         reply.written(u32::try_from(bytes.len()).expect("the kernel asks for less"));
     }
 
