@@ -52,8 +52,9 @@ pub(crate) struct Tape {
 
 /// The device, as long as this lives.
 pub(crate) struct Device {
-    home: tempfile::TempDir,
+    // Goes first, which unmounts the directory.
     _session: BackgroundSession,
+    home: tempfile::TempDir,
 }
 
 impl Tape {
@@ -62,7 +63,7 @@ impl Tape {
         let tape = Self { record: Arc::default(), bytes };
         let home = tempfile::Builder::new().prefix("headwater-tape-").tempdir()?;
         let session = fuser::spawn_mount(tape.clone(), home.path(), &Config::default())?;
-        Ok((tape, Device { home, _session: session }))
+        Ok((tape, Device { _session: session, home }))
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
