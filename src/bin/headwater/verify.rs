@@ -1,6 +1,6 @@
 //! `headwater verify`: reads everything and checks all that can be checked.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -91,8 +91,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Returns how many events there are to check.
+/// Returns how many events there are to check, if somebody sees a bar.
 fn events(dir: &Path) -> u64 {
+    if !io::stderr().is_terminal() {
+        return 0;
+    }
     // If it cannot be opened, checking says why.
     let store = headwater::ReadOnlyStore::open(dir);
     store.map_or(0, |store| store.head().events_since(store.start()).unwrap_or(0))
