@@ -78,8 +78,13 @@ pub(crate) fn read_lines(fs: &dyn Fs, root: &Path) -> io::Result<(usize, Vec<Rem
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, Vec::new())),
         bytes => bytes?,
     };
+    Ok(parse(&bytes))
+}
+
+/// Reads lines, and how many of them are torn.
+pub(crate) fn parse(bytes: &[u8]) -> (usize, Vec<Removal>) {
     let lines = || bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let removals: Vec<Removal> =
         lines().filter_map(|line| serde_json::from_slice(line).ok()).collect();
-    Ok((lines().count() - removals.len(), removals))
+    (lines().count() - removals.len(), removals)
 }

@@ -16,6 +16,9 @@ mod error;
 mod follower;
 mod format;
 mod fs;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod index;
 mod ledger;

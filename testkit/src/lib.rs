@@ -13,6 +13,7 @@ mod decoder;
 mod disk;
 mod fields;
 mod log;
+pub mod mutation;
 mod offsets_decoder;
 
 pub use decoder::{DecodedEvent, decode_store};
