@@ -12,9 +12,10 @@ pub use headwater_core::*;
 #[cfg(feature = "projections")]
 pub use headwater_projections as projections;
 pub use headwater_store::{
-    Changes, CloseError, Cut, Cutoff, Detail, DumpItem, DumpOptions, Effort, EventRef, Fault,
-    Follower, Keep, Loss, Lost, OpenError, OpenMode, Options, Passing, Preallocation, ProgressFn,
-    Quarantined, ReadOnlyStore, RecoveryReport, Remedy, Removal, Repair, RepairError, RepairReport,
-    RepairStep, Retention, RetentionError, RetentionReport, Scan, SegmentSummary, Severity, Store,
-    VerifyDepth, VerifyOptions, VerifyReport, dump, repair, verify,
+    BackupError, BackupProgress, BackupReport, Changes, CloseError, Cut, Cutoff, Detail, DumpItem,
+    DumpOptions, Effort, EventRef, Fault, Follower, Keep, Loss, Lost, OpenError, OpenMode, Options,
+    Passing, Preallocation, ProgressFn, Quarantined, ReadOnlyStore, RecoveryReport, Remedy,
+    Removal, Repair, RepairError, RepairReport, RepairStep, Retention, RetentionError,
+    RetentionReport, Scan, SegmentSummary, Severity, Store, VerifyDepth, VerifyOptions,
+    VerifyReport, backup, dump, repair, restore, verify,
 };

@@ -9,7 +9,7 @@ use headwater_core::LogId;
 use crate::error::OpenError;
 use crate::format::BLOCK_BYTES;
 use crate::format::block::BlockFault;
-use crate::format::catalog::{Catalog, LogEntry};
+use crate::format::catalog::Catalog;
 use crate::fs::{Access, Fs, FsFile, read_file, write_file};
 use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
@@ -23,11 +23,8 @@ pub(crate) struct CatalogFile {
     current: Mutex<Catalog>,
 }
 
-/// Creates the catalog of a new store.
-pub(crate) fn create(fs: &dyn Fs, root: &Path, store: LogId) -> io::Result<()> {
-    let none = LogEntry::default();
-    let catalog =
-        Catalog { store, sequence: 1, epoch: 0, clean: true, events: none, offsets: none };
+/// Creates the file of a store that is being made.
+pub(crate) fn create(fs: &dyn Fs, root: &Path, catalog: &Catalog) -> io::Result<()> {
     let mut bytes = catalog.encode();
     bytes.extend_from_slice(&bytes.clone());
     write_file(fs, root, FILE_NAME, &bytes)

@@ -71,6 +71,12 @@ pub enum OpenError {
         /// What speaks against it.
         detail: String,
     },
+    /// The directory holds a backup or a restored store that was interrupted while it was made.
+    #[error("{} holds a backup or a restored store that was not finished; remove the directory and make it again", path.display())]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A store was to be created where one is.
     #[error("{} holds a store already; open it, or create the new one elsewhere", path.display())]
     Exists {

@@ -321,6 +321,11 @@ impl Store {
         self.inner.close()
     }
 
+    /// Whoever removes, and copies.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.inner.keeper
+    }
+
     /// The writer itself, for tests of what the queue keeps from happening often.
     #[cfg(test)]
     pub(crate) fn writer(&self) -> &Writer {

@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod backup;
 mod catalog;
 mod changes;
 mod dump;
@@ -39,6 +40,7 @@ mod search;
 mod seek;
 mod segment;
 mod segments;
+mod source;
 mod sync;
 mod tail;
 mod tails;
@@ -48,6 +50,7 @@ mod verify;
 mod view;
 mod writer;
 
+pub use backup::{BackupError, BackupProgress, BackupReport, backup, restore};
 pub use changes::Changes;
 pub use dump::{Detail, DumpItem, DumpOptions, dump};
 pub use error::{CloseError, OpenError, Remedy};

@@ -22,6 +22,8 @@ use crate::tail::{Layout, LogTail};
 use crate::tails;
 
 pub(crate) const STORE_FILE: &str = "STORE";
+/// What will be `STORE` when everything else of a copy is there.
+pub(crate) const UNFINISHED_FILE: &str = "UNFINISHED";
 pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The folder of what was cut off or taken out.
 pub(crate) const QUARANTINE: &str = "quarantine";
@@ -142,7 +144,7 @@ fn admit(fs: &dyn Fs, root: &Path, mode: OpenMode) -> Result<Found, OpenError> {
 }
 
 /// The directory that a store's directory stands in.
-fn parent_of(root: &Path) -> &Path {
+pub(crate) fn parent_of(root: &Path) -> &Path {
     match root.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
@@ -201,6 +203,9 @@ pub(crate) fn look(fs: &dyn Fs, root: &Path) -> Result<Found, OpenError> {
     if names.iter().any(|name| name == STORE_FILE) {
         return Ok(Found::Store);
     }
+    if names.iter().any(|name| name == UNFINISHED_FILE) {
+        return Err(OpenError::Unfinished { path: root.to_owned() });
+    }
     let foreign = |detail| Err(OpenError::NotAStore { path: root.to_owned(), detail });
     for name in names {
         // A creation that was interrupted leaves these; segments come after STORE.
@@ -215,7 +220,10 @@ pub(crate) fn look(fs: &dyn Fs, root: &Path) -> Result<Found, OpenError> {
 
 fn create(fs: &dyn Fs, root: &Path) -> io::Result<()> {
     let identity = Identity { id: LogId::generate(), created: Timestamp::now() };
-    catalog::create(fs, root, identity.id)?;
+    let (store, none) = (identity.id, LogEntry::default());
+    let catalog =
+        Catalog { store, sequence: 1, epoch: 0, clean: true, events: none, offsets: none };
+    catalog::create(fs, root, &catalog)?;
     // From here on it is a store.
     write_file(fs, root, STORE_FILE, &identity.encode())
 }

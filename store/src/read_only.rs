@@ -31,7 +31,7 @@ use crate::tails::TailsFile;
 use crate::view::View;
 
 /// How often a walk is repeated that may have met a frame being written.
-const ATTEMPTS_MAX: usize = 5;
+pub(crate) const ATTEMPTS_MAX: usize = 5;
 
 /// A store that is only read.
 ///
@@ -114,18 +114,7 @@ impl ReadOnlyStore {
         } else {
             Recovered::empty()
         };
-        let mut groups = Groups::new();
-        let mut groups_damage = None;
-        let offsets = dir(LogKind::Offsets);
-        if open::exists(fs.as_ref(), &offsets.path())? {
-            let folded = recover(
-                &offsets,
-                &catalog.offsets,
-                Manner { purpose: Purpose::Read, depth: Depth::All, clean: false },
-                &mut |_, _, frame, body| fold(&mut groups, frame, body),
-            )?;
-            groups_damage = folded.damage;
-        }
+        let (offsets, groups) = offsets_log(&dir(LogKind::Offsets), &catalog)?;
         let segments = Arc::new(Segments::new(
             events.clone(),
             Purpose::Read,
@@ -145,7 +134,7 @@ impl ReadOnlyStore {
             segments,
             view,
             groups,
-            groups_damage,
+            groups_damage: offsets.damage,
             stuck: 0,
         };
         store.publish();
@@ -295,6 +284,18 @@ impl ReadOnlyStore {
         Changes::of(&self.events.root)
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Returns the log of the events if it is whole, as far as it was looked at.
+    pub(crate) fn into_intact_log(self) -> Result<Recovered, OpenError> {
+        match self.log.damage {
+            Some(damage) => Err(damage),
+            None => Ok(self.log),
+        }
+    }
+
     pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
@@ -401,6 +402,22 @@ impl ReadOnlyStore {
             segment.publish(end.end);
         }
     }
+}
+
+/// Reads the log of the groups' progress; an empty one if there never was a group.
+pub(crate) fn offsets_log(
+    dir: &LogDir,
+    catalog: &Catalog,
+) -> Result<(Recovered, Groups), OpenError> {
+    let mut groups = Groups::new();
+    if !open::exists(dir.fs.as_ref(), &dir.path())? {
+        return Ok((Recovered::empty(), groups));
+    }
+    let manner = Manner { purpose: Purpose::Read, depth: Depth::All, clean: false };
+    let log = recover(dir, &catalog.offsets, manner, &mut |_, _, frame, body| {
+        fold(&mut groups, frame, body)
+    })?;
+    Ok((log, groups))
 }
 
 /// One segment of a store, for people.

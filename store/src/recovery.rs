@@ -248,5 +248,7 @@ fn is_explained(rest: &[u8], offset: u64, seed: &Seed, fault: FrameFault) -> boo
     }
 }
 
+// The path is for `tests/weave`, where this file stands under another one.
 #[cfg(test)]
+#[path = "recovery/tests.rs"]
 mod tests;

@@ -19,6 +19,7 @@ use crate::options::Preallocation;
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, establish, preallocate};
 use crate::segments::{Segments, file_index};
+use crate::source::LogSource;
 use crate::sync::thread::{self, JoinHandle};
 
 /// Less of a segment than this is walked rather than read from an index file.
@@ -150,6 +151,19 @@ impl LogTail {
         let Durability::Interval { every, bytes } = durability else { return None };
         let since = self.unsynced_since?;
         if self.unsynced_bytes >= bytes { Some(since) } else { since.checked_add(every) }
+    }
+
+    /// Returns the log as it is, after a sync, to be copied.
+    pub(crate) fn source(&self) -> LogSource {
+        debug_assert!(self.unsynced_since.is_none(), "what is copied is durable");
+        let segments = self.segments.list();
+        let sealed = segments.iter().filter(|segment| segment.id != self.active.header.id);
+        let sealed = sealed.map(|segment| (segment.base, segment.id)).collect();
+        LogSource::new(sealed, &self.active, (self.offset, self.durable), self.epoch)
+    }
+
+    pub(crate) fn dir(&self) -> &LogDir {
+        &self.dir
     }
 
     /// What the catalog should know of this log now.

@@ -16,6 +16,7 @@ pub(crate) enum Op {
     Sync,
     Evict,
     Rename,
+    Link,
     Remove,
     SyncDir,
 }
@@ -150,11 +151,21 @@ impl Fs for FaultyFs {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Op::Link, to, 0)?;
+        RealFs.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         if path.exists() {
             self.step(Op::Remove, path, 0)?;
         }
         RealFs.remove(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Op::Remove, path, 0)?;
+        RealFs.remove_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -41,6 +41,8 @@ pub(crate) struct SimFs(Arc<Mutex<Disk>>);
 
 #[derive(Debug, Default)]
 struct Disk {
+    /// The directory that is always there.
+    root: PathBuf,
     /// Counts ends of processes: who opened a file before one has lost it.
     life: u64,
     /// Operations that change something, since the last loss of power.
@@ -95,7 +97,9 @@ enum Op {
     CreateDir,
     Create,
     Rename,
+    Link,
     Remove,
+    RemoveDir,
     SyncDir,
     Write(u64, u64, usize),
     SetSize(u64, u64),
@@ -121,7 +125,7 @@ fn gone() -> io::Error {
 impl SimFs {
     /// An empty disk with one directory.
     pub(crate) fn new(dir: &Path) -> Self {
-        let mut disk = Disk::default();
+        let mut disk = Disk { root: dir.to_owned(), ..Disk::default() };
         disk.dirs.insert(dir.to_owned(), Dir::default());
         Self(Arc::new(Mutex::new(disk)))
     }
@@ -254,11 +258,7 @@ impl Disk {
         // A directory whose name is gone is gone with everything in it.
         let paths: Vec<PathBuf> = self.dirs.keys().cloned().collect();
         for path in paths {
-            let named = match (path.parent().and_then(|up| self.dirs.get(up)), path.file_name()) {
-                (Some(up), Some(name)) => up.names.contains_key(&*name.to_string_lossy()),
-                _ => true,
-            };
-            if !named {
+            if !self.is_named(&path) {
                 self.dirs.remove(&path);
             }
         }
@@ -325,7 +325,17 @@ impl Disk {
         Ok(())
     }
 
+    /// Returns whether a directory can be reached from the root.
+    fn is_named(&self, path: &Path) -> bool {
+        let (Some(up), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let entry = self.dirs.get(up).and_then(|dir| dir.names.get(&*name.to_string_lossy()));
+        path == self.root || (entry == Some(&Entry::Dir) && self.is_named(up))
+    }
+
     fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
+        if !self.is_named(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -364,13 +374,13 @@ impl Fs for SimFs {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.is_on()?;
-        if disk.dirs.contains_key(path) {
+        if disk.is_named(path) {
             return Ok(());
         }
         disk.step(Op::CreateDir)?;
         let (dir, name) = disk.dir_of(path)?;
         dir.change(name, Some(Entry::Dir));
-        disk.dirs.insert(path.to_owned(), Dir::default());
+        disk.dirs.entry(path.to_owned()).or_default();
         Ok(())
     }
 
@@ -411,6 +421,21 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.is_on()?;
+        let (dir, name) = disk.dir_of(from)?;
+        let entry = *dir.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        let (dir, name) = disk.dir_of(to)?;
+        if dir.names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.step(Op::Link)?;
+        let (dir, name) = disk.dir_of(to)?;
+        dir.change(name, Some(entry));
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.is_on()?;
@@ -419,6 +444,19 @@ impl Fs for SimFs {
             return Err(io::ErrorKind::NotFound.into());
         }
         disk.step(Op::Remove)?;
+        let (dir, name) = disk.dir_of(path)?;
+        dir.change(name, None);
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.is_on()?;
+        if !disk.dir(path)?.names.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        disk.step(Op::RemoveDir)?;
+        // Its content stays for the case that the name comes back with the power.
         let (dir, name) = disk.dir_of(path)?;
         dir.change(name, None);
         Ok(())

@@ -165,6 +165,20 @@ impl Offsets {
         self.core().groups.values().cloned().collect()
     }
 
+    /// Makes everything durable that was written, and shows the log, if there is one, and how many
+    /// groups it knows, while nothing is written.
+    pub(crate) fn source<T>(
+        &self,
+        take: impl FnOnce(&LogTail, usize) -> T,
+    ) -> Result<Option<T>, GroupError> {
+        let mut core = self.core();
+        core.sync()?;
+        Ok(match &core.log {
+            Log::Absent { .. } => None,
+            Log::Open(tail) => Some(take(tail, core.groups.len())),
+        })
+    }
+
     /// Runs the offsets' thread until the queue is closed and empty.
     pub(crate) fn run(&self, queue: &Queue<Request>) {
         let _closes = ClosesOnDrop(queue);

@@ -60,11 +60,20 @@ struct Tally {
     faults: BTreeMap<&'static str, u64>,
     /// Crashes in recovery.
     nested: u64,
+    /// Backups that were begun.
+    backups: u64,
 }
 
 impl Tally {
     fn new() -> Self {
-        Self { began: Instant::now(), points: 0, states: 0, faults: BTreeMap::new(), nested: 0 }
+        Self {
+            began: Instant::now(),
+            points: 0,
+            states: 0,
+            faults: BTreeMap::new(),
+            nested: 0,
+            backups: 0,
+        }
     }
 
     fn count(&mut self, fault: Fault) {
@@ -86,10 +95,11 @@ impl Tally {
         let faults: Vec<String> =
             self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         println!(
-            "{name}: {} crash points, {} states, {} crashes in recovery, faults: {}; {seconds} s, {} states/s",
+            "{name}: {} crash points, {} states, {} crashes in recovery, {} backups, faults: {}; {seconds} s, {} states/s",
             self.points,
             self.states,
             self.nested,
+            self.backups,
             faults.join(", "),
             self.states / seconds,
         );
@@ -162,6 +172,8 @@ fn run(place: Place, tally: &mut Tally) -> (bool, u64) {
     fs.lose_power(survival);
     let mut store = open(&fs, durability).unwrap();
     model.check(&store);
+    model.check_backups(&fs);
+    tally.backups += model.backups.len() as u64;
     crash(&fs, &mut store);
     fs.lose_power(Survival::Nothing);
     // A second recovery is the first one.

@@ -1,5 +1,6 @@
 //! Tests of the whole store on a file system that fails on command.
 
+mod backup;
 mod bugs;
 mod crash;
 mod faults;

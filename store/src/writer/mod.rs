@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::format::record;
 use crate::fs::is_full;
 use crate::planted::{Bug, planted};
+use crate::source::LogSource;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{LogTail, TailError};
@@ -221,6 +222,13 @@ impl Writer {
     /// Makes everything durable that was written, and returns how far that is.
     pub(crate) fn flush(&self) -> Result<Position, AppendError> {
         lock(&self.core).flush()
+    }
+
+    /// Makes everything durable that was written, and returns the log to be copied.
+    pub(crate) fn source(&self) -> Result<LogSource, AppendError> {
+        let mut core = lock(&self.core);
+        core.flush()?;
+        Ok(core.tail.source())
     }
 
     /// Runs the writer's thread until the queue is closed and empty.

@@ -66,6 +66,8 @@ mod seek;
 mod segment;
 #[path = "../../src/segments.rs"]
 mod segments;
+#[path = "../../src/source.rs"]
+mod source;
 mod stories;
 mod sync;
 #[path = "../../src/tail.rs"]

@@ -169,6 +169,76 @@ fn a_directory_without_its_name_is_gone_with_its_files() {
 }
 
 #[test]
+fn a_directory_that_was_lost_with_its_parent_can_be_made_again() {
+    let fs = SimFs::new(Path::new(DIR));
+    let (outer, inner) = (path("outer"), path("outer").join("inner"));
+    for dir in [&outer, &inner] {
+        fs.create_dir(dir).unwrap();
+    }
+    fs.lose_power(Survival::Nothing);
+    assert!(fs.list(&outer).is_err() && fs.list(&inner).is_err());
+    for dir in [&outer, &inner] {
+        fs.create_dir(dir).unwrap();
+    }
+    assert_eq!(fs.list(&outer).unwrap(), ["inner"]);
+}
+
+#[test]
+fn a_second_name_leads_to_the_same_bytes_and_is_durable_on_its_own() {
+    let run = |synced: bool, survival| {
+        let fs = SimFs::new(Path::new(DIR));
+        let inner = path("inner");
+        fs.create_dir(&inner).unwrap();
+        created(&fs, "f").sync().unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        let second = inner.join("g");
+        fs.link(&path("f"), &second).unwrap();
+        let error = fs.link(&path("f"), &second).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        if synced {
+            fs.sync_dir(&inner).unwrap();
+        }
+        fs.remove(&path("f")).unwrap();
+        fs.lose_power(survival);
+        let [first, second] = [path("f"), second].map(|name| fs.open(&name, Access::Write).ok());
+        if let (Some(first), Some(second)) = (&first, &second) {
+            first.write_at(&[9], 0).unwrap();
+            assert_eq!(second.size().unwrap(), 1, "one file");
+        }
+        (first.is_some(), second.is_some())
+    };
+    assert_eq!(run(true, Survival::Nothing), (true, true));
+    assert_eq!(run(true, Survival::Everything), (false, true));
+    let found: std::collections::BTreeSet<_> =
+        (0..50).map(|seed| run(false, Survival::Drawn(seed))).collect();
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+#[test]
+fn a_directory_goes_when_it_is_empty_and_comes_back_unless_that_was_synced() {
+    let run = |synced: bool, survival| {
+        let fs = SimFs::new(Path::new(DIR));
+        let inner = path("inner");
+        fs.create_dir(&inner).unwrap();
+        fs.open(&inner.join("f"), Access::CreateNew).unwrap().sync().unwrap();
+        fs.sync_dir(&inner).unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        assert!(fs.remove_dir(&inner).is_err(), "it is not empty");
+        fs.remove(&inner.join("f")).unwrap();
+        fs.remove_dir(&inner).unwrap();
+        assert!(fs.list(&inner).is_err());
+        if synced {
+            fs.sync_dir(Path::new(DIR)).unwrap();
+        }
+        fs.lose_power(survival);
+        fs.list(&inner).ok()
+    };
+    assert_eq!(run(false, Survival::Nothing), Some(vec!["f".to_owned()]));
+    assert_eq!(run(true, Survival::Nothing), None);
+    assert_eq!(run(false, Survival::Everything), None);
+}
+
+#[test]
 fn one_seed_gives_one_outcome() {
     let run = || {
         let fs = SimFs::new(Path::new(DIR));

@@ -1,15 +1,20 @@
 //! Everything that was asked of a store, and what must hold of it after a crash.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use headwater_core::{
-    AppendId, Appended, EventLog, Generation, GroupLog, GroupName, Position, Query, Read,
-    RecordedEvent, Revision, StreamId, Tag, Visibility,
+    AppendId, Appended, Durability, EventLog, Generation, GroupLog, GroupName, Position, Query,
+    Read, RecordedEvent, Revision, StreamId, Tag, Visibility,
 };
 use pollster::block_on;
 
+use super::options;
+use crate::fs::Fs;
 use crate::fs::sim::SimFs;
 use crate::handle::Store;
+use crate::options::{OpenMode, Options};
 
 /// What was asked with one append, and what is known of it.
 #[derive(Clone, Debug)]
@@ -47,6 +52,17 @@ pub(super) struct Model {
     pub(super) told_floor: usize,
     /// The newest generation of a commit that is durable.
     pub(super) generation: Generation,
+    pub(super) backups: Vec<Backup>,
+}
+
+/// A backup that was begun, and the log as it was then.
+#[derive(Debug)]
+pub(super) struct Backup {
+    pub(super) path: PathBuf,
+    pub(super) start: Position,
+    pub(super) events: Vec<RecordedEvent>,
+    /// It was reported to be done.
+    pub(super) done: bool,
 }
 
 pub(super) fn group_name() -> GroupName {
@@ -83,6 +99,7 @@ impl Model {
             floors: vec![Position::START],
             told_floor: 0,
             generation: Generation::default(),
+            backups: Vec::new(),
         }
     }
 
@@ -142,6 +159,29 @@ impl Model {
         for event in &events {
             let text = String::from_utf8(event.payload.to_vec()).unwrap();
             self.seen.insert(event.position, text);
+        }
+    }
+
+    /// Checks that a backup which was done is whole, and that any other is whole or no store. Then
+    /// they are written to, which must not show in the store.
+    pub(super) fn check_backups(&self, fs: &SimFs) {
+        let fs: Arc<dyn Fs> = Arc::new(fs.clone());
+        for Backup { path, start, events, done } in &self.backups {
+            let options = Options { mode: OpenMode::Open, ..options(Durability::Sync) };
+            let copy = match Store::open_on(&fs, path, options) {
+                Ok(copy) => copy,
+                Err(error) => {
+                    assert!(!done, "{} was done: {error}", path.display());
+                    continue;
+                }
+            };
+            assert_eq!(block_on(copy.start()).unwrap(), *start);
+            let found = read_in_pages(&copy, *start, Visibility::Durable);
+            assert_eq!(found, *events, "{}", path.display());
+            let floor = block_on(copy.group(&group_name())).map(|state| state.floor());
+            let head = head(&copy, Visibility::Durable);
+            assert!(floor.unwrap_or_default() <= head, "the group has read what is not there");
+            copy.append_blocking(crate::tests::append("s-0", "in the backup")).unwrap();
         }
     }
 

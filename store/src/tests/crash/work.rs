@@ -1,5 +1,7 @@
 //! What is done to a store, by chance or in order, and what its answers promise.
 
+use std::path::Path;
+
 use headwater_core::{
     Append, AppendError, AppendId, CodecId, Durability, Effect, EventLog, EventType, GroupError,
     GroupLog, NewEvent, Position, Query, Slot, SlotCommit, SlotProgress, SlotRange, Start, Tag,
@@ -7,8 +9,10 @@ use headwater_core::{
 };
 use pollster::block_on;
 
-use super::model::{Asked, Model, Told, group_name, head, payload, read_in_pages, stream, tag};
-use super::open;
+use super::model::{
+    Asked, Backup, Model, Told, group_name, head, payload, read_in_pages, stream, tag,
+};
+use super::{DISK, open};
 use crate::fs::sim::{Dice, SimFs};
 use crate::handle::Store;
 use crate::retention::{Cutoff, Passing};
@@ -38,6 +42,7 @@ pub(super) enum Work {
     Remove,
     /// Removes what every group has read.
     RemoveRead,
+    Backup,
     Close,
     /// The process dies between two operations.
     Kill,
@@ -61,6 +66,7 @@ pub(super) fn draw(dice: &mut Dice) -> Work {
         21 => Work::Read,
         22 => Work::Roll,
         23 => Work::Kill,
+        24 => Work::Backup,
         _ => Work::Close,
     }
 }
@@ -91,6 +97,7 @@ impl Model {
                 return self.group(store, durability, work);
             }
             Work::Remove | Work::RemoveRead => return self.remove(store, work),
+            Work::Backup => self.back_up(store),
             Work::Close => {
                 if store.close().is_ok() {
                     self.durable = self.durable.max(head(store, Visibility::Committed));
@@ -181,6 +188,20 @@ impl Model {
             self.seen.insert(event.position, text);
         }
         self.durable = self.durable.max(durable);
+    }
+
+    fn back_up(&mut self, store: &Store) {
+        let path = Path::new(DISK).join(format!("backup-{}", self.backups.len()));
+        let start = block_on(store.start()).unwrap();
+        let events = read_in_pages(store, start, Visibility::Committed);
+        let report = store.backup(&path);
+        if let Ok(report) = &report {
+            let head = events.last().map_or(start, |event| event.position);
+            assert_eq!((report.start, report.head), (start, head));
+            // So that it is never ahead of its store.
+            self.durable = self.durable.max(head);
+        }
+        self.backups.push(Backup { path, start, events, done: report.is_ok() });
     }
 
     fn remove(&mut self, store: &Store, work: Work) -> bool {
