@@ -1,6 +1,6 @@
 //! How far a projection is, and of which log, version and selection that speaks.
 
-use headwater_core::{EventLog, LogId, Position};
+use headwater_core::{EventId, EventLog, LogId, Position, Query, Read, ReadError, RecordedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::projection::Projection;
@@ -37,6 +37,10 @@ pub struct Checkpoint {
     pub id: ProjectionId,
     /// Every selected event up to here is applied, and none after.
     pub position: Position,
+    /// The log's last event up to there, selected or not. A log that was restored, rolled back or
+    /// lost its end has another one there once it has grown again. `None` before the first event,
+    /// where retention had removed it already, and in checkpoints of earlier versions.
+    pub event: Option<EventId>,
 }
 
 /// Why a checkpoint cannot be continued from. Nothing was changed.
@@ -92,6 +96,21 @@ pub enum CheckpointMismatch {
         stored: u64,
         /// The fingerprint that was given.
         given: u64,
+    },
+    /// The read model knows other events than the log has at the same positions: the log was
+    /// restored from a backup, rolled back or lost its end, and has grown again since.
+    #[error(
+        "the read model of {projection} is at position {position}, where the log had event {stored} then and has {found} now: it was restored or lost its end, and has grown again; rebuild the read model"
+    )]
+    Diverged {
+        /// The projection.
+        projection: String,
+        /// The position of the checkpoint.
+        position: Position,
+        /// The event that was there.
+        stored: EventId,
+        /// The event that is there.
+        found: EventId,
     },
     /// The read model knows events that the log does not have: the log was restored from a
     /// backup or lost its end.
@@ -149,6 +168,56 @@ impl Checkpoint {
         }
         Ok(())
     }
+
+    /// Checks that the log has the event that this checkpoint names where it was. What cannot be
+    /// compared fits: the checkpoint or the log may not know the event any more.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointMismatch::Diverged`] inside, if the log has another one.
+    pub(crate) async fn check_event(
+        &self,
+        log: &dyn EventLog,
+    ) -> Result<Result<(), CheckpointMismatch>, ReadError> {
+        let Some(stored) = self.event else { return Ok(Ok(())) };
+        match event_at(log, self.position).await? {
+            Some(found) if found != stored => Ok(Err(CheckpointMismatch::Diverged {
+                projection: self.id.name.clone(),
+                position: self.position,
+                stored,
+                found,
+            })),
+            _ => Ok(Ok(())),
+        }
+    }
+}
+
+/// Returns the log's last event up to a position; `None` if there is none, or none any more.
+pub(crate) async fn event_at(
+    log: &dyn EventLog,
+    position: Position,
+) -> Result<Option<EventId>, ReadError> {
+    if position == Position::START {
+        return Ok(None);
+    }
+    match log.read(Read::backward(Query::all(), position.next()).limit(1)).await {
+        Ok(page) => Ok(page.events.first().map(|event| event.id)),
+        Err(ReadError::BelowStart { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the log's last event up to a position of which a page that ends there tells: no read is
+/// needed where everything is selected.
+pub(crate) async fn last_event(
+    log: &dyn EventLog,
+    page: &[RecordedEvent],
+    scanned: Position,
+) -> Result<Option<EventId>, ReadError> {
+    match page.last() {
+        Some(last) if last.position == scanned => Ok(Some(last.id)),
+        _ => event_at(log, scanned).await,
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +232,7 @@ mod tests {
             log: LogId::from_bytes([1; 16]),
             selection: 7,
         };
-        let stored = Checkpoint { id: id.clone(), position: Position::new(5) };
+        let stored = Checkpoint { id: id.clone(), position: Position::new(5), event: None };
         let head = Position::new(5);
         assert_eq!(stored.check(&id, head), Ok(()));
         let other = |change: fn(&mut ProjectionId)| {

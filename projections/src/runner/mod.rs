@@ -17,7 +17,7 @@ use self::status::Meter;
 pub use self::status::{Progress, ProjectionStatus, RebuildError, StopCause};
 use self::task::{Request, Task, View, check_history};
 use self::worker::Worker;
-use crate::checkpoint::{CheckpointMismatch, ProjectionId};
+use crate::checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 use crate::clock::later;
 use crate::lag::Lag;
 use crate::projection::Projection;
@@ -116,7 +116,7 @@ impl ProjectionRunner {
     /// # Errors
     ///
     /// [`StartError::Mismatch`] if the sink holds a read model that this projection did not
-    /// build from this log.
+    /// build from this log, or from what this log was before it was restored or lost its end.
     ///
     /// # Cancel safety
     ///
@@ -140,8 +140,13 @@ impl ProjectionRunner {
             check_history(&*log, visibility, &name).await?;
         }
         let worker = Worker::new(projection, sink, id);
-        let (worker, position) = worker.block(move |worker, _| prepare(worker, begin, head)).await;
-        let position = position.map_err(|cause| StartError::Failed(Arc::new(cause)))??;
+        let (worker, found) = worker.block(move |worker, _| prepare(worker, begin, head)).await;
+        let found = found.map_err(|cause| StartError::Failed(Arc::new(cause)))??;
+        if let Some(checkpoint) = &found {
+            let fits = checkpoint.check_event(&*log).await;
+            fits.map_err(|source| StartError::Log { projection: name.to_string(), source })??;
+        }
+        let position = found.map_or(Position::START, |checkpoint| checkpoint.position);
 
         let behind = match begin {
             Begin::Resume => ProjectionStatus::CatchingUp,
@@ -181,24 +186,25 @@ impl ProjectionRunner {
     }
 }
 
-/// Returns the position to go on from, after making the empty read model where there is none.
+/// Returns the checkpoint to go on from; `None` after making the empty read model, where there is
+/// none.
 fn prepare<P: Projection>(
     worker: &mut Worker<P>,
     begin: Begin,
     head: Position,
-) -> Result<Result<Position, CheckpointMismatch>, StopCause> {
+) -> Result<Result<Option<Checkpoint>, CheckpointMismatch>, StopCause> {
     if begin == Begin::Rebuild {
         worker.begin_anew(true)?;
         // A sink that starts from an older snapshot would forget the rebuild.
         worker.flush()?;
-        return Ok(Ok(Position::START));
+        return Ok(Ok(None));
     }
     let Some(checkpoint) = worker.load(head)? else {
         worker.begin_anew(false)?;
-        return Ok(Ok(Position::START));
+        return Ok(Ok(None));
     };
     let fits = checkpoint.check(worker.id(), head);
-    Ok(fits.map(|()| checkpoint.position))
+    Ok(fits.map(|()| Some(checkpoint)))
 }
 
 impl RunnerOptions {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::RunnerOptions;
 use super::status::{Meter, ProjectionStatus, RebuildError, StopCause};
 use super::worker::Worker;
+use crate::checkpoint::{event_at, last_event};
 use crate::clock::later;
 use crate::projection::Projection;
 
@@ -187,11 +188,16 @@ impl<P: Projection> Task<P> {
         }
         let count = events.len() as u64;
         if count > 0 {
+            let through = match last_event(&*self.log, &events, scanned).await {
+                Ok(event) => (scanned, event),
+                // The page is read again.
+                Err(error) => return self.log_failed(error).await,
+            };
             let events = Arc::new(events);
             let mut failures = 0;
             loop {
                 let batch = Arc::clone(&events);
-                let applied = self.block(move |worker, at| worker.apply(&batch, scanned, at));
+                let applied = self.block(move |worker, at| worker.apply(&batch, through, at));
                 let Err(cause) = applied.await else { break };
                 failures += 1;
                 self.back_off(cause, failures).await?;
@@ -272,7 +278,12 @@ impl<P: Projection> Task<P> {
     async fn save(&mut self) -> Result<(), StopCause> {
         let cursor = self.cursor;
         if cursor > self.saved {
-            self.block(move |worker, _| worker.save(cursor)).await?;
+            let event = event_at(&*self.log, cursor).await.map_err(|source| StopCause::Log {
+                projection: Arc::clone(&self.name),
+                after: cursor,
+                source,
+            })?;
+            self.block(move |worker, _| worker.save(cursor, event)).await?;
             self.saved = cursor;
             self.unflushed = true;
         }

@@ -414,7 +414,7 @@ async fn a_checkpoint_beyond_the_head_is_refused() {
     append(&*log, &["a-1"]).await;
     let mut sink = Counting::default();
     let id = ProjectionId::of(&Positions::default(), &log.inner);
-    let checkpoint = Checkpoint { id, position: Position::new(2) };
+    let checkpoint = Checkpoint { id, position: Position::new(2), event: None };
     MemorySink::commit(sink.inner.begin().unwrap(), &checkpoint).unwrap();
     let refused = start_with(&log, Positions::default(), sink, RunnerOptions::default()).await;
     let beyond = CheckpointMismatch::BeyondHead {
@@ -423,6 +423,116 @@ async fn a_checkpoint_beyond_the_head_is_refused() {
         head: Position::FIRST,
     };
     assert!(matches!(refused.unwrap_err(), StartError::Mismatch(m) if m == beyond));
+}
+
+/// A log with the identity of another, as one that was restored from a backup.
+#[derive(Debug)]
+struct Restored {
+    id: LogId,
+    inner: Arc<WatchedLog>,
+}
+
+#[async_trait]
+impl EventLog for Restored {
+    fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.inner.append(append).await
+    }
+
+    async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {
+        self.inner.find_append(id).await
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, ReadError> {
+        self.inner.read(read).await
+    }
+
+    async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
+        self.inner.head(visibility).await
+    }
+
+    async fn wait_for(&self, at: Position, visibility: Visibility) -> Result<Position, ReadError> {
+        self.inner.wait_for(at, visibility).await
+    }
+
+    fn subscribe(&self, query: Query, after: Position) -> Subscription {
+        self.inner.subscribe(query, after)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_whose_event_is_another_now_is_refused_until_rebuilt() {
+    let log = WatchedLog::new();
+    let restored = Arc::new(Restored { id: log.id(), inner: WatchedLog::new() });
+    append(&*restored, &["c-1", "c-2", "c-3"]).await;
+    let narrow = Query::category(Category::new("b").unwrap());
+    for (selection, streams) in [
+        (Query::all(), ["a-1", "a-2"]),
+        // The last event is not selected, and committed with one that is.
+        (narrow.clone(), ["b-1", "a-2"]),
+        // Nothing is, and progress alone was saved.
+        (narrow, ["a-1", "a-2"]),
+    ] {
+        let projection = Positions { selection, ..Positions::default() };
+        let last = append(&*log, &streams).await;
+        let running = start(&log, projection.clone(), Counting::default()).await;
+        running.wait_for(last, SECOND).await.unwrap();
+        let mut sink = running.shutdown().await.unwrap();
+        let head = restored.head(Visibility::Committed).await.unwrap();
+        let same = restored.inner.clone();
+        for _ in head.get()..last.get() {
+            append(&*same, &["c-1"]).await;
+        }
+
+        let copy = Counting { inner: copied(&mut sink.inner), ..Counting::default() };
+        let begin = RunnerOptions::default();
+        let refused = ProjectionRunner::start(restored.clone(), projection.clone(), copy, begin);
+        let error = refused.await.unwrap_err();
+        let event = |log: Arc<dyn EventLog>| async move {
+            let read = Read::backward(Query::all(), last.next()).limit(1);
+            log.read(read).await.unwrap().events[0].id
+        };
+        let diverged = CheckpointMismatch::Diverged {
+            projection: "positions".into(),
+            position: last,
+            stored: event(log.clone()).await,
+            found: event(restored.clone()).await,
+        };
+        assert!(error.to_string().contains("rebuild the read model"), "{error}");
+        assert!(matches!(error, StartError::Mismatch(m) if m == diverged));
+
+        // The log that it was built from is still fine.
+        let copy = Counting { inner: copied(&mut sink.inner), ..Counting::default() };
+        start(&log, projection.clone(), copy).await.shutdown().await.unwrap();
+        let copy = Counting { inner: copied(&mut sink.inner), ..Counting::default() };
+        let begin = RunnerOptions { begin: Begin::Rebuild, ..RunnerOptions::default() };
+        let rebuilt = ProjectionRunner::start(restored.clone(), projection, copy, begin);
+        rebuilt.await.unwrap().wait_for(last, SECOND).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_names_no_event_goes_on_and_names_one_from_then_on() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1", "a-2"]).await;
+    let mut sink = Counting::default();
+    let id = ProjectionId::of(&Positions::default(), &log.inner);
+    let checkpoint = Checkpoint { id: id.clone(), position: Position::FIRST, event: None };
+    MemorySink::commit(sink.inner.begin().unwrap(), &checkpoint).unwrap();
+    let running = start(&log, Positions::default(), sink).await;
+    running.wait_for(Position::new(2), SECOND).await.unwrap();
+    let mut sink = running.shutdown().await.unwrap();
+    let saved = sink.load(&id, Position::MAX).unwrap().unwrap();
+    let read = Read::forward(Query::all(), Position::FIRST);
+    let second = log.inner.read(read).await.unwrap().events.remove(0);
+    assert_eq!((saved.position, saved.event), (second.position, Some(second.id)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -450,7 +560,8 @@ async fn a_filtered_projection_advances_without_a_transaction_for_each_page() {
     let reads = log.reads.load(Ordering::Relaxed);
     let running = start(&log, projection, sink).await;
     running.wait_for(last, SECOND).await.unwrap();
-    assert_eq!(log.reads.load(Ordering::Relaxed), reads, "nothing is scanned again");
+    let reads = log.reads.load(Ordering::Relaxed) - reads;
+    assert_eq!(reads, 1, "the event at the checkpoint, and nothing is scanned again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -600,6 +711,7 @@ async fn a_rebuild_that_has_begun_goes_on_after_a_crash() {
         running.wait_for(last, SECOND).await.unwrap();
         assert_eq!(running.progress().await.unwrap().applied, 3, "{begin:?}");
         assert_eq!(all(&view), [1, 2, 3]);
+        running.shutdown().await.unwrap();
     }
 }
 

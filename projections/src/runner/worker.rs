@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use headwater_core::{Position, RecordedEvent};
+use headwater_core::{EventId, Position, RecordedEvent};
 
 use super::status::StopCause;
 use crate::checkpoint::{Checkpoint, ProjectionId};
@@ -32,8 +32,8 @@ impl<P: Projection> Worker<P> {
         self.sink
     }
 
-    fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { id: self.id.clone(), position }
+    fn checkpoint(&self, position: Position, event: Option<EventId>) -> Checkpoint {
+        Checkpoint { id: self.id.clone(), position, event }
     }
 
     fn sink_failed(name: &Arc<str>) -> impl Fn(SinkError) -> StopCause + use<P> {
@@ -50,7 +50,7 @@ impl<P: Projection> Worker<P> {
     /// the checkpoint before the first event with it.
     pub(super) fn begin_anew(&mut self, reset: bool) -> Result<(), StopCause> {
         let (failed, checkpoint) =
-            (Self::sink_failed(&self.name), self.checkpoint(Position::START));
+            (Self::sink_failed(&self.name), self.checkpoint(Position::START, None));
         let setup = |action| {
             let projection = Arc::clone(&self.name);
             move |error: ApplyError| StopCause::Setup {
@@ -68,14 +68,15 @@ impl<P: Projection> Worker<P> {
         P::Sink::commit(tx, &checkpoint).map_err(failed)
     }
 
-    /// Applies events and commits them with the checkpoint `through`: all or nothing.
+    /// Applies events and commits them with the checkpoint `through`, up to which the log's last
+    /// event is `event`: all or nothing.
     pub(super) fn apply(
         &mut self,
         events: &[RecordedEvent],
-        through: Position,
+        (through, event): (Position, Option<EventId>),
         current: &Cell<Option<Position>>,
     ) -> Result<(), StopCause> {
-        let (failed, checkpoint) = (Self::sink_failed(&self.name), self.checkpoint(through));
+        let (failed, checkpoint) = (Self::sink_failed(&self.name), self.checkpoint(through, event));
         let mut tx = self.sink.begin().map_err(&failed)?;
         for event in events {
             current.set(Some(event.position));
@@ -93,8 +94,12 @@ impl<P: Projection> Worker<P> {
     }
 
     /// Commits a checkpoint on its own, where nothing matched.
-    pub(super) fn save(&mut self, position: Position) -> Result<(), StopCause> {
-        self.apply(&[], position, &Cell::new(None))
+    pub(super) fn save(
+        &mut self,
+        position: Position,
+        event: Option<EventId>,
+    ) -> Result<(), StopCause> {
+        self.apply(&[], (position, event), &Cell::new(None))
     }
 
     pub(super) fn flush(&mut self) -> Result<(), StopCause> {

@@ -131,7 +131,7 @@ pub enum SinkError {
 }
 
 fn describe(checkpoint: Option<&Checkpoint>) -> String {
-    checkpoint.map_or("no checkpoint".to_owned(), |Checkpoint { id, position }| {
+    checkpoint.map_or("no checkpoint".to_owned(), |Checkpoint { id, position, .. }| {
         format!("position {position} of version {}", id.version)
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Little-endian: magic (8 bytes, the last one the format version), CRC-32 of what follows the
 //! CRC, length of the checkpoint, length of the state, checkpoint and state in the bincode
-//! encoding. A file is written beside the old one, synced, renamed over it, and the directory is
+//! encoding. Version 1 has no event in its checkpoint. A file is written beside the old one, synced, renamed over it, and the directory is
 //! synced: a crash leaves the old file or the new one.
 
 use std::fs::{self, File};
@@ -11,13 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_core::{Bincode, Codec, CodecError, Position};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::SinkError;
 use crate::checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 
-const MAGIC: &[u8; 8] = b"hwsnap\0\x01";
+const MAGIC: &[u8; 8] = b"hwsnap\0\x02";
+/// Of the version before.
+const MAGIC_1: &[u8; 8] = b"hwsnap\0\x01";
+
+/// The checkpoint of version 1.
+#[derive(Deserialize)]
+struct Checkpoint1 {
+    id: ProjectionId,
+    position: Position,
+}
 
 /// Why a snapshot was not used.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +57,20 @@ pub(super) fn read<S: DeserializeOwned>(
         Err(error) => return Err(error.into()),
     };
     let (checkpoint, state) = parse(&bytes)?;
-    let checkpoint: Checkpoint = Bincode::decode(checkpoint)?;
+    let checkpoint = if bytes.starts_with(MAGIC_1) {
+        let Checkpoint1 { id, position } = Bincode::decode(checkpoint)?;
+        Checkpoint { id, position, event: None }
+    } else {
+        Bincode::decode(checkpoint)?
+    };
     checkpoint.check(id, head)?;
     Ok(Some((checkpoint, Bincode::decode_verified(state)?)))
 }
 
 /// Returns the encoded checkpoint and state.
 fn parse(bytes: &[u8]) -> Result<(&[u8], &[u8]), SnapshotFault> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotFault::Magic)?;
+    let rest = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(MAGIC_1));
+    let rest = rest.ok_or(SnapshotFault::Magic)?;
     let (stored, body) = rest.split_first_chunk().ok_or(SnapshotFault::Length)?;
     let (stored, found) = (u32::from_le_bytes(*stored), crc32fast::hash(body));
     if stored != found {
@@ -119,9 +134,13 @@ pub(super) fn write<S: Serialize>(
 
 #[cfg(test)]
 mod tests {
-    use headwater_core::LogId;
+    use headwater_core::{EventId, LogId};
 
     use super::*;
+
+    const VERSION_1: &[u8] = b"hwsnap\x00\x01\xcay\xae\x85\x16\x00\x00\x00\x00\x00\x00\
+        \x00\x03\x00\x00\x00\x00\x00\x00\x00\x01p\x01\x10\x07\x07\x07\x07\x07\x07\
+        \x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x09\x0c\x02\x01\x02";
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
@@ -132,6 +151,7 @@ mod tests {
                 selection: 9,
             },
             position: Position::new(12),
+            event: Some(EventId::from_bytes([3; 16])),
         }
     }
 
@@ -148,6 +168,16 @@ mod tests {
         write(&path, &checkpoint(), &vec![1_u64, 2]).unwrap();
         assert_eq!(load(&path).unwrap(), Some((checkpoint(), vec![1, 2])));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_of_version_1_comes_back_without_its_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.snapshot");
+        // Written by version 1 with position 12 and the state [1, 2].
+        fs::write(&path, VERSION_1).unwrap();
+        let known = Checkpoint { event: None, ..checkpoint() };
+        assert_eq!(load(&path).unwrap(), Some((known, vec![1, 2])));
     }
 
     #[test]

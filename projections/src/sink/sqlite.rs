@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_core::{LogId, Position};
+use headwater_core::{EventId, LogId, Position};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{Sink, SinkError};
@@ -20,8 +20,13 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS headwater_checkpoints (
     version INTEGER NOT NULL,
     log_id BLOB NOT NULL,
     selection INTEGER NOT NULL,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    event_id BLOB
 ) STRICT";
+/// Files of earlier versions have no such column.
+const HAS_EVENT_ID: &str =
+    "SELECT count(*) FROM pragma_table_info('headwater_checkpoints') WHERE name = 'event_id'";
+const ADD_EVENT_ID: &str = "ALTER TABLE headwater_checkpoints ADD COLUMN event_id BLOB";
 
 /// Keeps read models in a SQLite file, each with its checkpoint in the table
 /// `headwater_checkpoints`.
@@ -74,12 +79,12 @@ impl SqliteSink {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SinkError> {
         let path = path.as_ref().to_owned();
         let connect = || {
-            let connection = Connection::open(&path)?;
+            let mut connection = Connection::open(&path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             // Enough for a checkpoint that commits with its data: see the promise above.
             connection.pragma_update(None, "synchronous", "normal")?;
-            connection.execute_batch(SCHEMA)?;
+            create(&mut connection)?;
             Ok(connection)
         };
         let connection = connect().map_err(failed("opening the database"))?;
@@ -107,6 +112,23 @@ impl SqliteSink {
     }
 }
 
+/// Makes the table of checkpoints, or brings it up to date. Where it is, nothing is written.
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let has_event_id = |connection: &Connection| -> rusqlite::Result<bool> {
+        connection.query_row(HAS_EVENT_ID, [], |row| row.get(0))
+    };
+    if has_event_id(connection)? {
+        return Ok(());
+    }
+    // Somebody else may come first.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(SCHEMA)?;
+    if !has_event_id(&tx)? {
+        tx.execute_batch(ADD_EVENT_ID)?;
+    }
+    tx.commit()
+}
+
 fn failed(action: &'static str) -> impl FnOnce(rusqlite::Error) -> SinkError {
     move |error| SinkError::engine(action, error)
 }
@@ -117,24 +139,29 @@ fn stored(
     path: &Path,
     name: &str,
 ) -> Result<Option<Checkpoint>, SinkError> {
-    let query = "SELECT version, log_id, selection, position
+    let query = "SELECT version, log_id, selection, position, event_id
                  FROM headwater_checkpoints WHERE name = ?1";
     let read = || {
         let row = connection.prepare_cached(query)?.query_row([name], |row| {
             let (log, selection, position): (Vec<u8>, i64, i64) =
                 (row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok((row.get::<_, u32>(0)?, log, selection, position))
+            let event: Option<Vec<u8>> = row.get(4)?;
+            Ok((row.get::<_, u32>(0)?, log, selection, position, event))
         });
         row.optional()
     };
     let row = read().map_err(failed("reading the checkpoint"))?;
-    let Some((version, log, selection, position)) = row else {
+    let Some((version, log, selection, position, event)) = row else {
         return Ok(None);
     };
-    let log = <[u8; 16]>::try_from(log.as_slice()).map_err(|_| SinkError::Damaged {
-        path: path.to_owned(),
-        detail: format!("the log id of {name} has {} bytes, not 16", log.len()),
-    })?;
+    let id = |what, bytes: &[u8]| {
+        <[u8; 16]>::try_from(bytes).map_err(|_| SinkError::Damaged {
+            path: path.to_owned(),
+            detail: format!("the {what} id of {name} has {} bytes, not 16", bytes.len()),
+        })
+    };
+    let log = id("log", &log)?;
+    let event = event.map(|event| id("event", &event)).transpose()?;
     Ok(Some(Checkpoint {
         id: ProjectionId {
             name: name.to_owned(),
@@ -143,6 +170,7 @@ fn stored(
             selection: selection.cast_unsigned(),
         },
         position: Position::new(position.cast_unsigned()),
+        event: event.map(EventId::from_bytes),
     }))
 }
 
@@ -180,10 +208,13 @@ impl Sink for SqliteSink {
     }
 
     fn commit(tx: SqliteTx<'_>, checkpoint: &Checkpoint) -> Result<(), SinkError> {
-        let Checkpoint { id, position } = checkpoint;
-        let statement = "INSERT INTO headwater_checkpoints VALUES (?1, ?2, ?3, ?4, ?5)
+        let Checkpoint { id, position, event } = checkpoint;
+        let statement = "INSERT INTO headwater_checkpoints
+                 (name, version, log_id, selection, position, event_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (name) DO UPDATE SET version = excluded.version, log_id = excluded.log_id,
-                 selection = excluded.selection, position = excluded.position";
+                 selection = excluded.selection, position = excluded.position,
+                 event_id = excluded.event_id";
         let write = || {
             tx.inner.prepare_cached(statement)?.execute(params![
                 id.name,
@@ -191,6 +222,7 @@ impl Sink for SqliteSink {
                 id.log.as_bytes(),
                 id.selection.cast_signed(),
                 position.get().cast_signed(),
+                event.as_ref().map(EventId::as_bytes),
             ])
         };
         write().map_err(failed("writing the checkpoint"))?;
@@ -214,6 +246,7 @@ mod tests {
                 selection: u64::MAX - 1,
             },
             position: Position::new(position),
+            event: (position > 0).then_some(EventId::from_bytes([9; 16])),
         }
     }
 
@@ -239,6 +272,26 @@ mod tests {
         let sum = "SELECT sum(n) FROM t";
         let sum: i64 = sink.reader().unwrap().query_row(sum, [], |row| row.get(0)).unwrap();
         assert_eq!(sum, 1);
+    }
+
+    #[test]
+    fn a_table_of_an_earlier_version_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.sqlite");
+        let mut sink = SqliteSink::open(&path).unwrap();
+        SqliteSink::commit(sink.begin().unwrap(), &checkpoint(5)).unwrap();
+        sink.connection
+            .execute_batch("ALTER TABLE headwater_checkpoints DROP COLUMN event_id")
+            .unwrap();
+        drop(sink);
+        let mut sink = SqliteSink::open(&path).unwrap();
+        let id = checkpoint(0).id;
+        let known = sink.load(&id, Position::MAX).unwrap().unwrap();
+        assert_eq!(known, Checkpoint { event: None, ..checkpoint(5) });
+        SqliteSink::commit(sink.begin().unwrap(), &checkpoint(6)).unwrap();
+        drop(sink);
+        let mut sink = SqliteSink::open(&path).unwrap();
+        assert_eq!(sink.load(&id, Position::MAX).unwrap(), Some(checkpoint(6)));
     }
 
     #[test]
