@@ -143,7 +143,7 @@ fn run(place: Place, tally: &mut Tally) -> (bool, u64) {
             }
             Err(error) => {
                 assert!(fs.is_off() || fs.has_failed(), "{error}");
-                reached = true;
+                reached |= round == 0;
             }
         }
         if dice.roll(2) == 0 {
