@@ -150,6 +150,14 @@ impl SimFs {
         self.disk().fault = None;
     }
 
+    /// Does something while nothing goes wrong; what is planned may come afterwards.
+    pub(crate) fn calmly<T>(&self, work: impl FnOnce() -> T) -> T {
+        let planned = self.disk().fault.take();
+        let done = work();
+        self.disk().fault = planned;
+        done
+    }
+
     /// How many operations have changed something since the last loss of power.
     pub(crate) fn steps(&self) -> u64 {
         self.disk().steps

@@ -50,6 +50,8 @@ pub(super) struct Model {
     pub(super) floors: Vec<Position>,
     /// The last of them that was answered.
     pub(super) told_floor: usize,
+    /// Power was lost, and nobody has looked yet what it took.
+    pub(super) unseen: bool,
     /// The newest generation of a commit that is durable.
     pub(super) generation: Generation,
     pub(super) backups: Vec<Backup>,
@@ -98,15 +100,16 @@ impl Model {
             starts: vec![Position::START],
             floors: vec![Position::START],
             told_floor: 0,
+            unseen: false,
             generation: Generation::default(),
             backups: Vec::new(),
         }
     }
 
     /// The process dies and the power stays: everything that was answered is there, unless the
-    /// disk had failed.
+    /// disk had failed or the power was lost before.
     pub(super) fn process_dies(&mut self, fs: &SimFs) {
-        if fs.has_failed() {
+        if fs.has_failed() || self.unseen {
             return;
         }
         for asked in &self.asked {
@@ -155,7 +158,7 @@ impl Model {
         );
         assert!(floor <= head, "the group has read events that are not there");
         (self.starts, self.floors, self.told_floor) = (vec![start], vec![floor], 0);
-        self.durable = head;
+        (self.durable, self.unseen) = (head, false);
         for event in &events {
             let text = String::from_utf8(event.payload.to_vec()).unwrap();
             self.seen.insert(event.position, text);

@@ -108,18 +108,23 @@ impl Model {
                 }
             }
             Work::Kill => {
+                let promised = (self.durable, self.floors.clone(), self.told_floor);
                 self.process_dies(fs);
                 fs.stop();
                 store.close().unwrap_or_default();
                 fs.kill_process();
-                match open(fs, durability) {
-                    Ok(again) => *store = again,
-                    Err(error) => {
-                        assert!(fs.is_off() || fs.has_failed(), "after a kill: {error}");
-                        return false;
-                    }
+                let opened = open(fs, durability);
+                let is_down = fs.is_off() || fs.has_failed();
+                assert!(is_down || opened.is_ok(), "after a kill: {opened:?}");
+                if let Ok(again) = opened {
+                    *store = again;
                 }
-                self.check(store);
+                if is_down {
+                    // Nobody has seen what the power may take now.
+                    (self.durable, self.floors, self.told_floor) = promised;
+                    return false;
+                }
+                fs.calmly(|| self.check(store));
             }
         }
         true
