@@ -12,7 +12,7 @@ use crate::format::BLOCK_BYTES;
 use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{LogKind, SegmentHeader, parse_file_name};
-use crate::fs::{Access, Fs, is_temporary, write_file};
+use crate::fs::{Access, Fs, is_temporary, own_file, write_file};
 use crate::open::QUARANTINE;
 use crate::planted::{Bug, planted};
 use crate::recovery::{self, Damage, Rest, Tail, Walked};
@@ -280,6 +280,10 @@ fn open_segment(
     let Manner { purpose, depth, clean } = step.manner;
     let writes = step.is_active && purpose == Purpose::Write;
     let clean = clean && writes;
+    if writes {
+        let own = own_file(dir.fs.as_ref(), &dir.path(), &header.file_name());
+        own.map_err(OpenError::io("copy", &path))?;
+    }
     let access = if writes { Access::Write } else { Access::Read };
     let file = dir.fs.open(&path, access).map_err(OpenError::io("open", &path))?;
     if writes && !clean {

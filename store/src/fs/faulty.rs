@@ -156,6 +156,10 @@ impl Fs for FaultyFs {
         RealFs.link(from, to)
     }
 
+    fn names(&self, path: &Path) -> io::Result<u64> {
+        RealFs.names(path)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         if path.exists() {
             self.step(Op::Remove, path, 0)?;

@@ -61,6 +61,8 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name, which must be free, in the same file system.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Returns how many names a file has.
+    fn names(&self, path: &Path) -> io::Result<u64>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory that is empty.
@@ -135,6 +137,15 @@ pub(crate) fn remove_file(fs: &dyn Fs, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Makes a file's bytes its own before they are written over: a backup may have a hard link to it.
+pub(crate) fn own_file(fs: &dyn Fs, dir: &Path, name: &str) -> io::Result<()> {
+    let path = dir.join(name);
+    if fs.names(&path)? > 1 {
+        write_file(fs, dir, name, &read_file(fs, &path)?)?;
+    }
+    Ok(())
 }
 
 /// Returns whether a file is in the making, and means nothing yet.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +45,10 @@ impl Fs for RealFs {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
+    }
+
+    fn names(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.nlink())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

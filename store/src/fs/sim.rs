@@ -444,6 +444,15 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn names(&self, path: &Path) -> io::Result<u64> {
+        let mut disk = self.disk();
+        disk.is_on()?;
+        let (dir, name) = disk.dir_of(path)?;
+        let entry = *dir.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        let all = disk.dirs.values().flat_map(|dir| dir.names.values());
+        Ok(all.filter(|other| **other == entry).count() as u64)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.is_on()?;

@@ -8,7 +8,7 @@ use crate::error::{OpenError, Remedy};
 use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
 use crate::format::segment::LogKind;
-use crate::fs::{Access, remove_file};
+use crate::fs::{Access, own_file, remove_file};
 use crate::index::{self, MemoryIndex, add_frame};
 use crate::log::LogDir;
 use crate::offsets::{Groups, fold};
@@ -70,6 +70,8 @@ impl Repairer {
         let index = dir.path().join(index::file_name(&header));
         let removed = remove_file(self.fs.as_ref(), &index);
         removed.map_err(RepairError::io("remove", index))?;
+        let own = own_file(self.fs.as_ref(), &dir.path(), &name);
+        own.map_err(RepairError::io("copy", &path))?;
         let file = self.fs.open(&path, Access::Write).map_err(RepairError::io("open", &path))?;
         let segment =
             Segment::new(header, path.clone(), file).map_err(RepairError::io("map", &path))?;

@@ -243,6 +243,20 @@ fn a_restored_store_goes_on_and_its_backup_stays_as_it_is() {
 }
 
 #[test]
+fn a_segment_that_is_written_on_is_shared_with_nobody() {
+    let dir = temp();
+    let store = filled(&dir, 3);
+    store.close().unwrap();
+    let mut segments = fs::read_dir(store.path().join("log")).unwrap();
+    let newest = segments.next().unwrap().unwrap().path();
+    let other = dir.path().join("other");
+    fs::hard_link(&newest, &other).unwrap();
+    let before = fs::read(&other).unwrap();
+    append(&open(&dir, existing()), 4);
+    assert_eq!(fs::read(&other).unwrap(), before);
+}
+
+#[test]
 fn a_backup_can_be_backed_up_and_so_can_a_store_with_nothing_in_it() {
     let dir = temp();
     let store = filled(&dir, 20);
