@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 
 mod append;
+mod backup;
 mod crash;
 mod disk;
 mod dump;

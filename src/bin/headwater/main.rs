@@ -6,6 +6,7 @@
 //! it reads; standard output holds results and nothing else.
 
 mod append;
+mod backup;
 mod base64;
 mod bench;
 mod damage;
@@ -52,6 +53,8 @@ enum Command {
     Read(read::Args),
     Streams(streams::Args),
     Groups(groups::Args),
+    Backup(backup::Args),
+    Restore(backup::RestoreArgs),
     Retention(retention::Args),
     Repair(repair::Args),
     Dump(dump::Args),
@@ -67,6 +70,8 @@ fn main() -> ExitCode {
         Command::Read(args) => read::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Retention(args) => retention::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Dump(args) => dump::run(&args),
