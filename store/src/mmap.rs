@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 
 use memmap2::Mmap;
+use rustix::io::Errno;
 
 use crate::mark::Mark;
 
@@ -56,15 +57,34 @@ impl Map {
         {
             let narrow = |at| usize::try_from(at).unwrap_or(usize::MAX).min(self.inner.len());
             let (from, to) = (narrow(from), narrow(to));
-            match self.inner.advise_range(memmap2::Advice::PopulateRead, from, to - from) {
-                Err(error)
-                    if error.raw_os_error() != Some(rustix::io::Errno::INVAL.raw_os_error()) =>
-                {
-                    return Err(error);
-                }
-                _ => {}
+            let populated = self.inner.advise_range(memmap2::Advice::PopulateRead, from, to - from);
+            match populated.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
+                // A kernel that does not know how.
+                Ok(()) | Err(Ok(Errno::INVAL)) => {}
+                // Where a look would be a signal: the device did not give the page.
+                Err(Ok(Errno::FAULT)) => return Err(Errno::IO.into()),
+                Err(Ok(errno)) => return Err(errno.into()),
+                Err(Err(error)) => return Err(error),
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_cannot_be_read_are_an_error_of_the_device() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 * 1024).unwrap();
+        let map = Map::new(&file).unwrap();
+        map.populate(0, 64 * 1024).unwrap();
+        // Against M1, and nobody looks at what is gone.
+        file.set_len(4096).unwrap();
+        map.populate(0, 4096).unwrap();
+        let error = map.populate(0, 64 * 1024).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
     }
 }

@@ -328,7 +328,9 @@ impl Segment {
             if header.commit_time > time {
                 return Ok(delta);
             }
-            (delta, offset) = (delta + header.records, offset + header.bytes);
+            // The index may lie, and then the next frame is not one.
+            delta = delta.saturating_add(header.records);
+            offset = offset.saturating_add(header.bytes);
         }
     }
 
