@@ -99,12 +99,17 @@ impl Model {
             Work::Remove | Work::RemoveRead => return self.remove(store, work),
             Work::Backup => self.back_up(store),
             Work::Close => {
-                if store.close().is_ok() {
+                let closed = store.close().is_ok();
+                if closed {
                     self.durable = self.durable.max(head(store, Visibility::Committed));
                 }
                 match open(fs, durability) {
                     Ok(again) => *store = again,
                     Err(_) => return false,
+                }
+                // What a failed sync took is gone without a crash.
+                if !closed && !fs.is_off() {
+                    fs.calmly(|| self.check(store));
                 }
             }
             Work::Kill => {
