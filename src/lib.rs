@@ -13,9 +13,10 @@ pub use headwater_core::*;
 pub use headwater_projections as projections;
 pub use headwater_store::{
     BackupError, BackupProgress, BackupReport, Changes, CloseError, Cut, Cutoff, Detail, DumpItem,
-    DumpOptions, Effort, EventRef, Fault, Follower, Keep, Loss, Lost, OpenError, OpenMode, Options,
-    Passing, Preallocation, ProgressFn, Quarantined, ReadOnlyStore, RecoveryReport, Remedy,
-    Removal, Repair, RepairError, RepairReport, RepairStep, Retention, RetentionError,
-    RetentionReport, Scan, SegmentSummary, Severity, Store, VerifyDepth, VerifyOptions,
-    VerifyReport, backup, dump, repair, restore, verify,
+    DumpOptions, Effort, EventRef, ExportError, Fault, Follower, ImportError, ImportOptions,
+    ImportedId, Keep, Loss, Lost, Misplaced, OpenError, OpenMode, Options, Passing, Preallocation,
+    ProgressFn, Quarantined, ReadOnlyStore, RecoveryReport, Remedy, Removal, Repair, RepairError,
+    RepairReport, RepairStep, Retention, RetentionError, RetentionReport, Scan, SegmentSummary,
+    Severity, Store, TransferProgress, Transferred, VerifyDepth, VerifyOptions, VerifyReport,
+    backup, dump, repair, restore, verify,
 };

@@ -71,6 +71,12 @@ pub enum OpenError {
         /// What speaks against it.
         detail: String,
     },
+    /// The directory holds a store in the making, and whoever was at it did not finish.
+    #[error("{} holds an import that was not finished; import into it again, or remove it", path.display())]
+    UnfinishedImport {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory holds a backup or a restored store that was interrupted while it was made.
     #[error("{} holds a backup or a restored store that was not finished; remove the directory and make it again", path.display())]
     Unfinished {

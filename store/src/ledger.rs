@@ -6,7 +6,7 @@ use std::path::Path;
 use headwater_core::{GroupName, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::fs::{Access, Fs, read_file};
+use crate::fs::{Access, Fs, read_file, write_file};
 use crate::planted::{Bug, planted};
 use crate::retention::Cutoff;
 
@@ -64,6 +64,16 @@ pub(crate) fn add(fs: &dyn Fs, root: &Path, removal: &Removal) -> io::Result<()>
         file.sync()?;
     }
     if is_new { fs.sync_dir(root) } else { Ok(()) }
+}
+
+/// Writes the ledger of a log that comes from elsewhere.
+pub(crate) fn create(fs: &dyn Fs, root: &Path, removals: &[Removal]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for removal in removals {
+        serde_json::to_writer(&mut bytes, removal).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+    }
+    write_file(fs, root, FILE_NAME, &bytes)
 }
 
 /// Reads the ledger, oldest first. A line that a crash tore is left out: what it says did not

@@ -46,6 +46,7 @@ mod tail;
 mod tails;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod verify;
 mod view;
 mod writer;
@@ -64,6 +65,10 @@ pub use read_only::{ReadOnlyStore, SegmentSummary};
 pub use repair::{Effort, Keep, Loss, Lost, Repair, RepairError, RepairReport, RepairStep, repair};
 pub use retention::{Cutoff, Passing, Retention, RetentionError, RetentionReport};
 pub use scan::{EventRef, Scan};
+pub use transfer::{
+    ExportError, ImportError, ImportOptions, ImportedId, TransferProgress, Transferred,
+};
 pub use verify::{
     Fault, ProgressFn, Quarantined, Severity, VerifyDepth, VerifyOptions, VerifyReport, verify,
 };
+pub use writer::Misplaced;

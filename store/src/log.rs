@@ -121,7 +121,14 @@ pub(crate) struct Recovered {
 impl Recovered {
     /// A log before its first segment.
     pub(crate) fn empty() -> Self {
-        let (sealed, end) = (Vec::new(), Walked::START);
+        Self::beginning_at(Position::FIRST)
+    }
+
+    /// A log before its first segment, which begins at a position. What would lie before counts as
+    /// removed, as one segment with one frame.
+    pub(crate) fn beginning_at(next: Position) -> Self {
+        let (durable, frames) = (next.previous(), u64::from(next > Position::FIRST));
+        let (sealed, end) = (Vec::new(), Walked { next, frames, durable, ..Walked::START });
         Self { sealed, active: None, end, cut: None, damage: None }
     }
 }

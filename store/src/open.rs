@@ -24,6 +24,8 @@ use crate::tails;
 pub(crate) const STORE_FILE: &str = "STORE";
 /// What will be `STORE` when everything else of a copy is there.
 pub(crate) const UNFINISHED_FILE: &str = "UNFINISHED";
+/// Present while an import fills the directory; it goes once `STORE` is there.
+pub(crate) const IMPORT_FILE: &str = "IMPORT";
 pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The folder of what was cut off or taken out.
 pub(crate) const QUARANTINE: &str = "quarantine";
@@ -139,6 +141,7 @@ fn admit(fs: &dyn Fs, root: &Path, mode: OpenMode) -> Result<Found, OpenError> {
         (Found::Nothing { state }, OpenMode::Open) => {
             Err(OpenError::NotFound { path: root.to_owned(), state })
         }
+        (Found::Unfinished, _) => Err(OpenError::UnfinishedImport { path: root.to_owned() }),
         (found, _) => Ok(found),
     }
 }
@@ -188,7 +191,11 @@ pub(crate) fn exists(fs: &dyn Fs, path: &Path) -> Result<bool, OpenError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Store,
-    Nothing { state: &'static str },
+    /// An import that did not come to its end.
+    Unfinished,
+    Nothing {
+        state: &'static str,
+    },
 }
 
 /// Looks whether a directory holds a store, nothing, or something else, which is an error.
@@ -205,6 +212,9 @@ pub(crate) fn look(fs: &dyn Fs, root: &Path) -> Result<Found, OpenError> {
     }
     if names.iter().any(|name| name == UNFINISHED_FILE) {
         return Err(OpenError::Unfinished { path: root.to_owned() });
+    }
+    if names.iter().any(|name| name == IMPORT_FILE) {
+        return Ok(Found::Unfinished);
     }
     let foreign = |detail| Err(OpenError::NotAStore { path: root.to_owned(), detail });
     for name in names {
@@ -259,6 +269,7 @@ pub(crate) fn lock(fs: &dyn Fs, root: &Path) -> Result<Arc<dyn FsFile>, OpenErro
 pub(crate) fn read_only(fs: &dyn Fs, root: &Path) -> Result<(Identity, Catalog), OpenError> {
     match look(fs, root)? {
         Found::Store => {}
+        Found::Unfinished => return Err(OpenError::UnfinishedImport { path: root.to_owned() }),
         Found::Nothing { state } => {
             return Err(OpenError::NotFound { path: root.to_owned(), state });
         }

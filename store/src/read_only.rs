@@ -49,6 +49,8 @@ pub struct ReadOnlyStore {
     view: Arc<View>,
     groups: Vec<GroupState>,
     groups_damage: Option<OpenError>,
+    /// Position of the next entry in the log of the groups.
+    next_offset: Position,
     /// How often in a row the end of the log held something that is no frame.
     stuck: usize,
 }
@@ -102,6 +104,10 @@ impl ReadOnlyStore {
         let dir =
             |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
         let events = dir(LogKind::Events);
+        // The groups first: beside a writer, none of them is beyond the events then.
+        let (offsets, groups) = offsets_log(&dir(LogKind::Offsets), &catalog)?;
+        // Retention may have removed segments meanwhile.
+        let (_, catalog) = open::read_only(fs.as_ref(), root)?;
         let log = if open::exists(fs.as_ref(), &events.path())? {
             recover(
                 &events,
@@ -114,7 +120,6 @@ impl ReadOnlyStore {
         } else {
             Recovered::empty()
         };
-        let (offsets, groups) = offsets_log(&dir(LogKind::Offsets), &catalog)?;
         let segments = Arc::new(Segments::new(
             events.clone(),
             Purpose::Read,
@@ -134,6 +139,7 @@ impl ReadOnlyStore {
             segments,
             view,
             groups,
+            next_offset: offsets.end.next,
             groups_damage: offsets.damage,
             stuck: 0,
         };
@@ -294,6 +300,10 @@ impl ReadOnlyStore {
             Some(damage) => Err(damage),
             None => Ok(self.log),
         }
+    }
+
+    pub(crate) fn next_offset(&self) -> Position {
+        self.next_offset
     }
 
     pub(crate) fn view(&self) -> &Arc<View> {

@@ -91,6 +91,16 @@ impl<'a> EventRef<'a> {
         self.record.payload
     }
 
+    /// Returns the record itself.
+    pub(crate) fn record(&self) -> &RecordRef<'a> {
+        &self.record
+    }
+
+    /// Names what is wrong with it.
+    pub(crate) fn damaged(&self, fault: &dyn std::error::Error) -> ReadError {
+        self.segment.damaged(self.position, 0, fault)
+    }
+
     /// Copies everything into an event of its own.
     ///
     /// # Errors
@@ -99,7 +109,7 @@ impl<'a> EventRef<'a> {
     pub fn to_event(&self) -> Result<RecordedEvent, ReadError> {
         self.record
             .to_event(self.position, self.commit_time, &mut Names::default())
-            .map_err(|fault| self.segment.damaged(self.position, 0, &fault))
+            .map_err(|fault| self.damaged(&fault))
     }
 }
 

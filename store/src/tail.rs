@@ -17,6 +17,7 @@ use crate::fs::{FsFile, is_full};
 use crate::log::{LogDir, Purpose, Recovered};
 use crate::options::Preallocation;
 use crate::planted::{Bug, planted};
+use crate::recovery::Walked;
 use crate::segment::{Segment, establish, preallocate};
 use crate::segments::{Segments, file_index};
 use crate::source::LogSource;
@@ -90,7 +91,7 @@ impl LogTail {
         let end = recovered.end;
         let active = match recovered.active {
             Some(active) => active,
-            None => Arc::new(first_segment(&dir, layout)?),
+            None => Arc::new(first_segment(&dir, layout, &end)?),
         };
         let segments = Segments::new(
             dir.clone(),
@@ -197,14 +198,20 @@ impl LogTail {
         self.capacity_bytes = bytes.next_multiple_of(BLOCK_BYTES as u64);
     }
 
-    /// Seals a frame and writes it with one call; returns where it lies. `frame` begins with a free
-    /// header; there is room for it. On return zeros may follow in the buffer.
-    pub(crate) fn write(&mut self, frame: &mut Vec<u8>, records: u32) -> Result<u64, TailError> {
+    /// Seals a frame that is committed at `time`, or when the one before was if that is later, and
+    /// writes it with one call; returns where it lies. `frame` begins with a free header; there is
+    /// room for it. On return zeros may follow in the buffer.
+    pub(crate) fn write(
+        &mut self,
+        frame: &mut Vec<u8>,
+        records: u32,
+        time: Timestamp,
+    ) -> Result<u64, TailError> {
         let fields = FrameFields {
             offset: self.offset,
             first: self.next,
             commit_seq: self.frames + 1,
-            commit_time: Timestamp::now().max(self.commit_time),
+            commit_time: time.max(self.commit_time),
             durable: if planted(Bug::PromiseTooMuch) { self.next.previous() } else { self.durable },
             records,
             epoch: self.epoch,
@@ -468,19 +475,22 @@ pub(crate) fn entry_of(catalog: &mut Catalog, kind: LogKind) -> &mut LogEntry {
     }
 }
 
-fn first_segment(dir: &LogDir, layout: Layout) -> Result<Segment, OpenError> {
+/// Makes the first segment of a log that begins at `end`. If that is not the first position, the log
+/// is as if another segment had been removed before it.
+fn first_segment(dir: &LogDir, layout: Layout, end: &Walked) -> Result<Segment, OpenError> {
+    let removed = u64::from(end.next > Position::FIRST);
     let header = SegmentHeader {
         capacity_bytes: layout.capacity_bytes,
         store: dir.store,
         kind: dir.kind,
-        id: 1,
-        base: Position::FIRST,
+        id: removed + 1,
+        base: end.next,
         salt: new_salt(),
         created: Timestamp::now(),
-        previous_id: 0,
-        previous_word: 0,
+        previous_id: removed,
+        previous_word: end.word,
         epoch: layout.epoch,
-        frames_before: 0,
+        frames_before: end.frames,
     };
     let path = dir.path();
     let temporary = path.join("next.tmp");

@@ -14,3 +14,4 @@ mod repair;
 mod retention;
 mod streams;
 mod support;
+mod transfer;

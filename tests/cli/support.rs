@@ -81,6 +81,14 @@ impl Place {
         files(&self.path)
     }
 
+    /// Returns every file but the one that locks, also where there is no directory.
+    pub(crate) fn files_if_any(&self) -> Vec<PathBuf> {
+        if !self.path.exists() {
+            return Vec::new();
+        }
+        self.files().into_keys().filter(|path| !path.ends_with("LOCK")).collect()
+    }
+
     /// Returns the one segment of the log of events.
     pub(crate) fn segment(&self) -> PathBuf {
         let stat = &self.look("stat", &["--json"]).json()[0];

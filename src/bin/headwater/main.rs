@@ -2,7 +2,7 @@
 //!
 //! One file per command. What they share: [`exit`] (failures and exit codes), [`output`] (what
 //! people read), [`event`] and [`input`] (events as JSON lines, out and in), [`selection`].
-//! Invariants: only `append`, and `retention` and `repair` with `--apply`, take a store's lock or change a byte of it; nothing panics on what
+//! Invariants: only `append`, `import`, and `retention` and `repair` with `--apply`, take a store's lock or change a byte of it; nothing panics on what
 //! it reads; standard output holds results and nothing else.
 
 mod append;
@@ -13,7 +13,9 @@ mod damage;
 mod dump;
 mod event;
 mod exit;
+mod export;
 mod groups;
+mod import;
 mod input;
 mod json;
 mod output;
@@ -25,6 +27,7 @@ mod selection;
 mod stat;
 mod streams;
 mod tail;
+mod transfer;
 mod verify;
 
 use std::process::ExitCode;
@@ -35,8 +38,8 @@ use crate::exit::{EXIT_CODES, Exit};
 
 /// Looks into, checks and feeds Headwater event stores.
 ///
-/// Every command but `append`, and `retention` and `repair` with `--apply`, opens the store
-/// read-only and takes no lock, so it can run beside a program that writes to it.
+/// Every command but `append`, `import`, and `retention` and `repair` with `--apply`, opens the
+/// store read-only and takes no lock, so it can run beside a program that writes to it.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -55,6 +58,8 @@ enum Command {
     Groups(groups::Args),
     Backup(backup::Args),
     Restore(backup::RestoreArgs),
+    Export(export::Args),
+    Import(import::Args),
     Retention(retention::Args),
     Repair(repair::Args),
     Dump(dump::Args),
@@ -72,6 +77,8 @@ fn main() -> ExitCode {
         Command::Groups(args) => groups::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Retention(args) => retention::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Dump(args) => dump::run(&args),

@@ -98,6 +98,43 @@ fn entries(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), Metadat
     })
 }
 
+/// One entry, where it lies. Names are not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry<'a> {
+    Correlation(CorrelationId),
+    Causation(EventId),
+    Append(AppendMark),
+    Tag(&'a str),
+    Key(&'a str),
+    Header(&'a str, &'a str),
+}
+
+impl<'a> Entry<'a> {
+    fn of(kind: u8, value: &'a [u8]) -> Result<Self, MetadataFault> {
+        let fault = || MetadataFault::Value(kind);
+        let uuid = || <[u8; 16]>::try_from(value).map_err(|_| fault());
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fault());
+        Ok(match kind {
+            CORRELATION => Self::Correlation(CorrelationId::from_bytes(uuid()?)),
+            CAUSATION => Self::Causation(EventId::from_bytes(uuid()?)),
+            APPEND => Self::Append(mark(value).ok_or_else(fault)?),
+            TAG => Self::Tag(text(value)?),
+            KEY => Self::Key(text(value)?),
+            HEADER => {
+                let (&len, rest) = value.split_first().ok_or_else(fault)?;
+                let (name, value) = rest.split_at_checked(len.into()).ok_or_else(fault)?;
+                Self::Header(text(name)?, text(value)?)
+            }
+            unknown => return Err(MetadataFault::Kind(unknown)),
+        })
+    }
+}
+
+/// Goes through all entries of a record's metadata without copying them.
+pub(crate) fn each(bytes: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, MetadataFault>> {
+    entries(bytes).map(|entry| entry.and_then(|(kind, value)| Entry::of(kind, value)))
+}
+
 /// Returns whether the metadata holds a tag.
 pub(crate) fn has_tag(bytes: &[u8], tag: &str) -> bool {
     entries(bytes).any(|entry| entry.is_ok_and(|(k, v)| k == TAG && v == tag.as_bytes()))
@@ -127,24 +164,17 @@ fn mark(value: &[u8]) -> Option<AppendMark> {
 /// Reads all metadata of a record.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, MetadataFault> {
     let mut metadata = Metadata::default();
-    for entry in entries(bytes) {
-        let (kind, value) = entry?;
-        let fault = || MetadataFault::Value(kind);
-        let uuid = || <[u8; 16]>::try_from(value).map_err(|_| fault());
-        let text = || std::str::from_utf8(value).map_err(|_| fault());
-        match kind {
-            CORRELATION => metadata.correlation_id = Some(CorrelationId::from_bytes(uuid()?)),
-            CAUSATION => metadata.causation_id = Some(EventId::from_bytes(uuid()?)),
-            APPEND => metadata.append = Some(mark(value).ok_or_else(fault)?),
-            TAG => metadata.tags.push(Tag::new(text()?).map_err(|_| fault())?),
-            KEY => metadata.key = Some(Key::new(text()?).map_err(|_| fault())?),
-            HEADER => {
-                let (&len, rest) = value.split_first().ok_or_else(fault)?;
-                let (name, value) = rest.split_at_checked(len.into()).ok_or_else(fault)?;
-                let text = |bytes| std::str::from_utf8(bytes).map_err(|_| fault());
-                metadata.headers.insert(text(name)?, text(value)?).map_err(|_| fault())?;
+    for entry in each(bytes) {
+        let fault = MetadataFault::Value;
+        match entry? {
+            Entry::Correlation(id) => metadata.correlation_id = Some(id),
+            Entry::Causation(id) => metadata.causation_id = Some(id),
+            Entry::Append(mark) => metadata.append = Some(mark),
+            Entry::Tag(tag) => metadata.tags.push(Tag::new(tag).map_err(|_| fault(TAG))?),
+            Entry::Key(key) => metadata.key = Some(Key::new(key).map_err(|_| fault(KEY))?),
+            Entry::Header(name, value) => {
+                metadata.headers.insert(name, value).map_err(|_| fault(HEADER))?;
             }
-            unknown => return Err(MetadataFault::Kind(unknown)),
         }
     }
     Ok(metadata)

@@ -11,17 +11,19 @@ use std::time::Instant;
 
 use headwater_core::{
     Durability, Generation, GroupDefinition, GroupError, GroupName, GroupState, Position, Query,
-    SlotCommit, SlotRange,
+    SlotCommit, SlotRange, Timestamp,
 };
 use tokio::sync::oneshot;
 
 use crate::catalog::CatalogFile;
 use crate::error::OpenError;
+use crate::format::BLOCK_BYTES;
 use crate::format::catalog::LogEntry;
 use crate::format::frame::{FrameHeader, HEADER_BYTES};
 use crate::format::offsets::OffsetEntry;
 use crate::fs::is_full;
 use crate::log::{LogDir, Recovered};
+use crate::options::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, planted};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{Layout, LogTail, TailError};
@@ -356,7 +358,7 @@ impl Core {
                 tail.set_capacity(SEGMENT_BYTES.max(4 * bytes));
                 tail.reserve(group.frame.len())?;
             }
-            tail.write(&mut group.frame, group.entries)?;
+            tail.write(&mut group.frame, group.entries, Timestamp::now())?;
             tail.publish();
             if sync { tail.sync() } else { Ok(()) }
         });
@@ -368,18 +370,7 @@ impl Core {
         let Log::Absent { dir, catalog, layout } = &self.log else {
             return Ok(());
         };
-        let fs = &dir.fs;
-        fs.create_dir(&dir.path())
-            .and_then(|()| fs.sync_dir(&dir.root))
-            .map_err(|error| open_failed(Arc::new(error)))?;
-        let catalog = Arc::clone(catalog);
-        let tail = LogTail::open(dir.clone(), catalog, Recovered::empty(), *layout);
-        let tail = tail.map_err(|error| match error {
-            OpenError::StorageFull { source, .. } | OpenError::Io { source, .. } => {
-                open_failed(source)
-            }
-            other => open_failed(Arc::new(io::Error::other(other))),
-        })?;
+        let tail = create_log(dir, catalog, *layout, Position::FIRST)?;
         tail.note();
         self.log = Log::Open(Box::new(tail));
         Ok(())
@@ -418,6 +409,61 @@ impl Core {
     }
 }
 
+/// Makes the log, whose first entry has a position.
+fn create_log(
+    dir: &LogDir,
+    catalog: &Arc<CatalogFile>,
+    layout: Layout,
+    first: Position,
+) -> Result<LogTail, GroupError> {
+    let fs = &dir.fs;
+    fs.create_dir(&dir.path())
+        .and_then(|()| fs.sync_dir(&dir.root))
+        .map_err(|error| open_failed(Arc::new(error)))?;
+    let begun = Recovered::beginning_at(first);
+    LogTail::open(dir.clone(), Arc::clone(catalog), begun, layout).map_err(|error| match error {
+        OpenError::StorageFull { source, .. } | OpenError::Io { source, .. } => open_failed(source),
+        other => open_failed(Arc::new(io::Error::other(other))),
+    })
+}
+
+/// Makes a log that holds the state of these groups and whose next entry will have a position:
+/// as generations are taken from it, no group gets one again that the name had before.
+pub(crate) fn import(
+    dir: &LogDir,
+    catalog: &Arc<CatalogFile>,
+    layout: Layout,
+    groups: &[GroupState],
+    next: Position,
+) -> Result<LogEntry, GroupError> {
+    let mut bytes = 0;
+    let mut entries = Vec::new();
+    for state in groups {
+        let entry = OffsetEntry::State(state.clone());
+        let mut encoded = Vec::new();
+        entry.encode(&mut encoded);
+        if encoded.len() > ENTRY_BYTES_MAX {
+            let (group, bytes) = (state.definition.name.clone(), encoded.len());
+            return Err(GroupError::TooLarge { group, bytes, max: ENTRY_BYTES_MAX });
+        }
+        bytes += encoded.len() as u64;
+        entries.push(entry);
+    }
+    // Room for all of it several times, so that the first segment is not left empty.
+    let capacity_bytes = SEGMENT_BYTES.max(4 * bytes).min(SEGMENT_BYTES_MAX);
+    let capacity_bytes = capacity_bytes.next_multiple_of(BLOCK_BYTES as u64);
+    let layout = Layout { capacity_bytes, ..layout };
+    let first = Position::new(next.get().saturating_sub(groups.len() as u64));
+    let mut tail = create_log(dir, catalog, layout, first)?;
+    let written = write_snapshot(&mut tail, &entries).and_then(|_| tail.sync());
+    written.map_err(|error| match error {
+        TailError::Full(error) => open_failed(error),
+        TailError::Broken(error) => GroupError::Indeterminate(error),
+    })?;
+    tail.discard_spare();
+    Ok(tail.entry())
+}
+
 /// Returns about how many bytes the entry of a group's whole state takes.
 fn state_bytes(state: &GroupState) -> usize {
     let runs = state.runs().map(|(_, progress)| 24 + 16 * progress.settled.len());
@@ -440,7 +486,7 @@ fn write_snapshot(tail: &mut LogTail, states: &[OffsetEntry]) -> Result<u64, Tai
         entries += 1;
         if frame.len() > FRAME_BYTES || at + 1 == states.len() {
             tail.reserve(frame.len())?;
-            tail.write(&mut frame, entries)?;
+            tail.write(&mut frame, entries, Timestamp::now())?;
             tail.publish();
             bytes += frame.len() as u64;
             frame.clear();

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use headwater_core::{
     Append, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError, Revision, StreamId,
+    Timestamp,
 };
 
 use super::Asker;
@@ -43,6 +44,10 @@ pub(super) struct Group {
     pub(super) ids: HashMap<AppendId, Remembered>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) sync: bool,
+    /// Streams that go on from an event which was removed elsewhere.
+    begun: HashMap<StreamId, (Revision, Position)>,
+    /// When it is committed, if that is not now.
+    pub(super) commit_time: Option<Timestamp>,
 }
 
 /// Who waits for the group to be written.
@@ -133,7 +138,7 @@ impl Group {
         view: &View,
     ) -> Result<(), ReadError> {
         let BatchRecord { start, len, terms_end, stream_hash } = batch.records[event];
-        let Self { frame, records, streams, heads, .. } = self;
+        let Self { frame, records, streams, begun, heads, .. } = self;
         let number = records.len();
         let is_same = |&at: &usize| name(frame, &records[at]) == stream.as_str().as_bytes();
         let (revision, previous) =
@@ -143,7 +148,8 @@ impl Group {
                     (records[before].revision, next.advanced_by(before as u64))
                 }
                 Entry::Vacant(place) => {
-                    let end = match heads.find(stream, stream_hash) {
+                    let known = begun.get(stream).copied();
+                    let end = match known.or_else(|| heads.find(stream, stream_hash)) {
                         Some(end) => end,
                         None => view.stream_end(stream)?,
                     };
@@ -178,6 +184,11 @@ impl Group {
             let hash = |&at: &usize| records[at].stream_hash;
             *streams.entry(staged.stream_hash, is_same, hash).or_insert(number).get_mut() = number;
         }
+    }
+
+    /// Lets a stream go on in this group from an event that the log does not know.
+    pub(super) fn begin_stream(&mut self, stream: &StreamId, end: (Revision, Position)) {
+        self.begun.insert(stream.clone(), end);
     }
 
     /// Returns where the log and what is staged so far leave a stream. `next` is the group's first
@@ -254,6 +265,8 @@ impl Group {
         self.streams.clear();
         self.ids.clear();
         self.sync = false;
+        self.commit_time = None;
+        self.begun.clear();
         if self.frame.capacity() > FRAME_BYTES_KEPT {
             self.frame = Vec::new();
         }

@@ -17,6 +17,7 @@
 mod batch;
 mod group;
 mod heads;
+mod import;
 mod queue;
 mod remembered;
 
@@ -26,7 +27,7 @@ use std::time::Instant;
 
 use headwater_core::{
     Append, AppendError, Appended, Condition, Conflict, Durability, ExpectedRevision, Position,
-    ReadError,
+    ReadError, Timestamp,
 };
 use tokio::sync::oneshot;
 
@@ -41,6 +42,8 @@ use crate::view::View;
 
 use batch::Batch;
 use group::{Group, Waiting};
+pub use import::Misplaced;
+pub(crate) use import::{Committed, ImportFault, Standing};
 pub(crate) use queue::{ClosesOnDrop, Place, Queue, Taken};
 pub(crate) use remembered::Remembered;
 
@@ -287,11 +290,12 @@ impl Core {
                 continue;
             }
             if self.group.is_full(&request.batch, self.group_bytes) {
-                self.commit();
+                // Whoever waited was told.
+                let _ = self.commit();
             }
             self.stage(request);
         }
-        self.commit();
+        let _ = self.commit();
     }
 
     /// Takes a request into the group, or answers it at once.
@@ -373,9 +377,9 @@ impl Core {
     }
 
     /// Writes the group and answers everybody in it.
-    fn commit(&mut self) {
+    fn commit(&mut self) -> Result<(), AppendError> {
         if self.group.records.is_empty() {
-            return;
+            return Ok(());
         }
         let first = self.tail.next();
         let result = self.write_group();
@@ -394,6 +398,7 @@ impl Core {
         if result.is_ok() {
             self.tail.file_if_due();
         }
+        result
     }
 
     fn write_group(&mut self) -> Result<(), AppendError> {
@@ -417,7 +422,8 @@ impl Core {
             record::finish(bytes, staged.revision, staged.previous, &segment.seed);
         }
         let sync = group.sync || self.durability == Durability::Sync;
-        let written = self.tail.write(&mut group.frame, records);
+        let time = group.commit_time.unwrap_or_else(Timestamp::now);
+        let written = self.tail.write(&mut group.frame, records, time);
         let written = written.and_then(|written| {
             if sync {
                 self.tail.sync()?;

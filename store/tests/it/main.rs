@@ -12,3 +12,4 @@ mod index;
 mod model;
 mod races;
 mod retention;
+mod transfer;
