@@ -12,7 +12,7 @@ use crate::format::BLOCK_BYTES;
 use crate::format::catalog::{Catalog, LogEntry};
 use crate::format::identity::Identity;
 use crate::format::segment::LogKind;
-use crate::fs::{Access, Fs, FsFile, is_temporary, read_file, write_file};
+use crate::fs::{Fs, FsFile, is_temporary, read_file, write_file};
 use crate::index::add_frame;
 use crate::log::{Cut, Depth, LogDir, Manner, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
@@ -77,8 +77,7 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let dir = |kind| LogDir { fs: Arc::clone(fs), root: root.to_owned(), kind, store: identity.id };
 
     if catalog.events.first_segment > 1 {
-        let path = root.join(tails::FILE_NAME);
-        fs.open(&path, Access::Read).map_err(OpenError::io("read", path))?;
+        tails::require(fs.as_ref(), root)?;
     }
     let manner = |depth| Manner { purpose: Purpose::Write, depth, clean: catalog.clean };
     let events = dir(LogKind::Events);

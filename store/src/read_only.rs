@@ -27,7 +27,7 @@ use crate::retention::{self, Cutoff, Passing, RetentionReport};
 use crate::scan::Scan;
 use crate::segment::Segment;
 use crate::segments::{Segments, bound};
-use crate::tails::TailsFile;
+use crate::tails::{self, TailsFile};
 use crate::view::View;
 
 /// How often a walk is repeated that may have met a frame being written.
@@ -194,6 +194,11 @@ impl ReadOnlyStore {
     pub fn ledger(&self) -> Result<Vec<Removal>, ReadError> {
         let read = ledger::read(self.events.fs.as_ref(), &self.events.root);
         read.map_err(|error| ReadError::Io(Arc::new(error)))
+    }
+
+    /// Makes sure that the file is there that says where removed streams ended.
+    pub(crate) fn require_tails(&self) -> Result<(), OpenError> {
+        tails::require(self.events.fs.as_ref(), &self.events.root)
     }
 
     /// Returns the last position.

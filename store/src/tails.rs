@@ -2,17 +2,24 @@
 //! when a stream is not in the log.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use headwater_core::{LogId, Position, ReadError, Revision};
 
+use crate::error::OpenError;
 use crate::format::tails::{StreamTail, Tails, encode};
 use crate::fs::{Access, Fs, write_file};
 use crate::mmap::Map;
 use crate::sync::Mutex;
 
 pub(crate) const FILE_NAME: &str = "TAILS";
+
+/// Makes sure that the file is there, as it is once something was removed.
+pub(crate) fn require(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
+    let path = root.join(FILE_NAME);
+    fs.open(&path, Access::Read).map(drop).map_err(OpenError::io("read", path))
+}
 
 /// A mapped file.
 #[derive(Debug)]

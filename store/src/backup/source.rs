@@ -61,6 +61,8 @@ impl Source {
             let small = small_files(fs.as_ref(), root)?;
             let store = ReadOnlyStore::open_on(fs, root, depth)?;
             if !reaches(&small, store.start(), root)? {
+                // It may have come since.
+                tails::require(fs.as_ref(), root)?;
                 continue;
             }
             let (identity, epoch) = (*store.identity(), store.epoch());

@@ -43,6 +43,9 @@ impl ReadOnlyStore {
         let (start, head) = (self.start(), self.head());
         let mut lines = Lines::new(out, self.id());
         let tails = self.view().tails().all(start)?;
+        if start > Position::START {
+            self.require_tails().map_err(ExportError::Damaged)?;
+        }
         // The file may know of removals that came later.
         let tails = || tails.iter().filter(|tail| tail.position <= start);
         let mut ledger = self.ledger()?;

@@ -322,6 +322,20 @@ fn one_that_was_interrupted_is_no_store_and_says_so() {
 }
 
 #[test]
+fn a_missing_file_of_tails_is_named() {
+    let dir = temp();
+    let store = filled(&dir, 40);
+    store.remove(Cutoff::Through(Position::new(15)), Passing::Force).unwrap();
+    store.close().unwrap();
+    fs::remove_file(store.path().join("TAILS")).unwrap();
+    let error = backup(store.path(), dir.path().join("backup"), none).unwrap_err();
+    assert!(
+        matches!(&error, BackupError::Open(OpenError::Io { path, .. }) if path.ends_with("TAILS")),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn what_is_damaged_is_not_restored() {
     let dir = temp();
     let store = filled(&dir, 40);

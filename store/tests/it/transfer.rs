@@ -8,8 +8,8 @@ use headwater_core::{
     Slot, SlotCommit, SlotProgress, SlotRange, Start, StreamId, Timestamp,
 };
 use headwater_store::{
-    Cutoff, ImportError, ImportOptions, ImportedId, OpenError, OpenMode, Options, Passing,
-    Preallocation, ReadOnlyStore, Store, Transferred,
+    Cutoff, ExportError, ImportError, ImportOptions, ImportedId, OpenError, OpenMode, Options,
+    Passing, Preallocation, ReadOnlyStore, Store, Transferred,
 };
 use pollster::block_on;
 use proptest::prelude::*;
@@ -417,6 +417,19 @@ fn a_line_that_is_missing_repeated_or_moved_is_named() {
     }
     let both = [lines.concat(), lines.concat()].concat();
     assert_eq!(line_of(&refused(dir.path(), &both)), lines.len() as u64 + 1);
+}
+
+#[test]
+fn a_log_that_lost_where_its_streams_ended_is_not_exported() {
+    let dir = temp();
+    small_log(dir.path());
+    std::fs::remove_file(dir.path().join("TAILS")).unwrap();
+    let store = ReadOnlyStore::open(dir.path()).unwrap();
+    let error = store.export(std::io::sink(), |_| {}).unwrap_err();
+    assert!(
+        matches!(&error, ExportError::Damaged(OpenError::Io { path, .. }) if path.ends_with("TAILS")),
+        "{error:?}"
+    );
 }
 
 /// Replaces one text by another in a line, and signs the whole anew.
