@@ -13,6 +13,7 @@ use super::import::import;
 use super::{ImportError, ImportOptions, ImportedId};
 use crate::error::OpenError;
 use crate::fs::Fs;
+use crate::fs::faulty::{FaultyFs, Op};
 use crate::fs::sim::{Fault, SimFs, Survival};
 use crate::handle::Store;
 use crate::open::{self, Found};
@@ -20,6 +21,7 @@ use crate::options::Options;
 use crate::read_only::ReadOnlyStore;
 use crate::retention::{Cutoff, Passing};
 
+const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 fn small() -> Options {
@@ -54,19 +56,25 @@ fn lines() -> (Vec<u8>, Vec<RecordedEvent>) {
 }
 
 fn import_on(fs: &SimFs, lines: &[u8]) -> Result<(), ImportError> {
-    let fs: Arc<dyn Fs> = Arc::new(fs.clone());
+    import_at(&(Arc::new(fs.clone()) as Arc<dyn Fs>), &root(), lines)
+}
+
+fn import_at(fs: &Arc<dyn Fs>, root: &Path, lines: &[u8]) -> Result<(), ImportError> {
     let options = ImportOptions { id: ImportedId::Kept, store: small() };
     let lines = std::io::Cursor::new(lines.to_vec());
-    import(&fs, &root(), lines, options, |_| {}).map(|_| ())
+    import(fs, root, lines, options, |_| {}).map(|_| ())
 }
 
 /// Makes sure that there is no store, or all of it, and returns whether there is.
 fn all_or_none(fs: &SimFs, events: &[RecordedEvent]) -> bool {
-    let fs: Arc<dyn Fs> = Arc::new(fs.clone());
-    if open::look(fs.as_ref(), &root()).unwrap() != Found::Store {
+    all_or_none_at(&(Arc::new(fs.clone()) as Arc<dyn Fs>), &root(), events)
+}
+
+fn all_or_none_at(fs: &Arc<dyn Fs>, root: &Path, events: &[RecordedEvent]) -> bool {
+    if open::look(fs.as_ref(), root).unwrap() != Found::Store {
         return false;
     }
-    let store = Store::open_on(&fs, &root(), small()).unwrap();
+    let store = Store::open_on(fs, root, small()).unwrap();
     assert!(store.recovery().clean);
     let read = Read::forward(Query::all(), Position::new(4));
     assert_eq!(store.read_blocking(&read).unwrap().events, events);
@@ -120,4 +128,23 @@ fn an_import_that_fails_anywhere_leaves_nothing_that_opens() {
             }
         }
     }
+}
+
+#[test]
+fn an_import_whose_store_cannot_be_removed_leaves_it_whole() {
+    let (lines, events) = lines();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let faulty = FaultyFs::default();
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    import_at(&fs, &root, &lines).unwrap();
+    let steps = faulty.take_steps();
+    std::fs::remove_dir_all(&root).unwrap();
+    // The sync of the directory behind the name STORE fails, and so does what comes next.
+    let named = steps.iter().position(|step| step.path.ends_with("STORE")).unwrap();
+    let synced = steps[named..].iter().position(|step| step.op == Op::SyncDir).unwrap();
+    faulty.fail(named + synced, EIO, 2, None);
+    let error = import_at(&fs, &root, &lines).unwrap_err();
+    assert!(faulty.heal(), "{error}");
+    assert!(all_or_none_at(&fs, &root, &events), "{error}");
 }

@@ -168,11 +168,10 @@ impl Target {
             }
             _ => Ok(()),
         };
-        // Its name may be there already where the last sync failed.
+        // Its name may be there already where the last sync failed. If it stays, so does all else.
         let store = self.root.join(STORE_FILE);
-        if fs.remove(&store).is_ok() {
-            fs.sync_dir(&self.root).map_err(OpenError::io("sync", &self.root))?;
-        }
+        gone(fs.remove(&store), &store)?;
+        fs.sync_dir(&self.root).map_err(OpenError::io("sync", &self.root))?;
         for kind in [LogKind::Events, LogKind::Offsets] {
             let dir = self.root.join(kind.folder());
             if !open::exists(fs, &dir)? {
