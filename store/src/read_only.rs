@@ -27,7 +27,7 @@ use crate::retention::{self, Cutoff, Passing, RetentionReport};
 use crate::scan::Scan;
 use crate::segment::Segment;
 use crate::segments::{Segments, bound};
-use crate::tails::{self, TailsFile};
+use crate::tails::TailsFile;
 use crate::view::View;
 
 /// How often a walk is repeated that may have met a frame being written.
@@ -196,9 +196,9 @@ impl ReadOnlyStore {
         read.map_err(|error| ReadError::Io(Arc::new(error)))
     }
 
-    /// Makes sure that the file is there that says where removed streams ended.
-    pub(crate) fn require_tails(&self) -> Result<(), OpenError> {
-        tails::require(self.events.fs.as_ref(), &self.events.root)
+    /// Returns where the log of the events lies.
+    pub(crate) fn dir(&self) -> &LogDir {
+        &self.events
     }
 
     /// Returns the last position.

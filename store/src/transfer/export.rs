@@ -14,9 +14,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::notes::{EndNote, GroupNote, LogNote, TailNote};
 use super::{ExportError, JSON, NOTE, STEP_BYTES, TransferProgress, Transferred, VERSION};
+use crate::error::OpenError;
 use crate::format::metadata::{self, Entry};
+use crate::format::segment::LogKind;
 use crate::read_only::ReadOnlyStore;
 use crate::scan::EventRef;
+use crate::tails;
 
 impl ReadOnlyStore {
     /// Writes the whole log as lines of `CloudEvents`, with the progress of its groups, as it was
@@ -44,7 +47,8 @@ impl ReadOnlyStore {
         let mut lines = Lines::new(out, self.id());
         let tails = self.view().tails().all(start)?;
         if start > Position::START {
-            self.require_tails().map_err(ExportError::Damaged)?;
+            let dir = self.dir();
+            tails::require(dir.fs.as_ref(), &dir.root).map_err(ExportError::Damaged)?;
         }
         // The file may know of removals that came later.
         let tails = || tails.iter().filter(|tail| tail.position <= start);
@@ -59,6 +63,13 @@ impl ReadOnlyStore {
             groups: self.groups().len() as u64,
             offsets: self.next_offset(),
         };
+        for group in self.groups() {
+            GroupNote::from(group).state(&log).map_err(|detail| {
+                let path = self.dir().root.join(LogKind::Offsets.folder());
+                let detail = format!("group {}: {detail}", group.definition.name);
+                ExportError::Damaged(OpenError::File { path, detail })
+            })?;
+        }
         lines.note("log", "log", Some(self.created()), &log)?;
         for tail in tails() {
             let stream = StreamId::new(&tail.stream);

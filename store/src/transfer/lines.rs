@@ -107,7 +107,7 @@ fn read_all(
         lines.advance()?;
         let note: GroupNote = lines.line(&source)?.note("group")?;
         let follows = groups.last().is_none_or(|last| last.definition.name < note.name);
-        let state = if follows { note.state() } else { Err("groups are not in order") };
+        let state = if follows { note.state(&log) } else { Err("groups are not in order") };
         groups.push(state.map_err(|detail| lines.fault(format!("{detail}; {AGAIN}")))?);
     }
     lines.advance()?;
@@ -146,6 +146,9 @@ fn read_log(lines: &mut Lines<impl Read>) -> Result<LogLines, ImportError> {
     let created = line.time("time", line.json.time.as_ref())?;
     if log.head < log.start || log.head.get() > i64::MAX.unsigned_abs() {
         return Err(line.fault("the log ends before it starts"));
+    }
+    if log.offsets.get() > i64::MAX.unsigned_abs() {
+        return Err(line.fault("the log of the groups ends beyond the last position that there is"));
     }
     if log.offsets <= Position::new(log.groups) {
         return Err(line.fault("there are more groups than their log has entries"));

@@ -75,22 +75,38 @@ impl From<&GroupState> for GroupNote {
 }
 
 impl GroupNote {
-    /// Makes the state of the group, or says what is wrong with its runs.
-    pub(super) fn state(self) -> Result<GroupState, &'static str> {
-        let Self { name, start, generation, selection, runs } = self;
+    /// Makes the state of the group in this log, or says what is wrong with it.
+    pub(super) fn state(self, log: &LogNote) -> Result<GroupState, &'static str> {
+        let Self { name, start, generation: newest, selection, runs } = self;
+        if newest.get() >= log.offsets.get() {
+            return Err("its generation lies beyond the log of the groups");
+        }
         let mut commits = Vec::with_capacity(runs.len());
         let mut due = 0;
         for RunNote { slots: (first, last), generation, floor, settled } in runs {
             let slots = SlotRange::new(first, last).filter(|_| first.get() == due);
             let slots = slots.ok_or("the runs of slots have a hole or overlap")?;
             due = last.get() + 1;
+            if generation > newest {
+                return Err("a run has a generation that the group has not given yet");
+            }
+            let mut reached = floor;
+            for &(first, last) in &settled {
+                if first <= reached || last < first {
+                    return Err("what a run has settled is not in order");
+                }
+                reached = last;
+            }
+            if reached > log.head {
+                return Err("a run has settled what lies beyond the head");
+            }
             let progress = SlotProgress { floor, settled, generation };
             commits.push(SlotCommit { slots, progress });
         }
         if usize::from(due) != Slot::all().len() {
             return Err("the runs do not reach to the last slot");
         }
-        let mut state = GroupState::new(GroupDefinition { name, selection, start }, generation);
+        let mut state = GroupState::new(GroupDefinition { name, selection, start }, newest);
         state.commit(&commits);
         Ok(state)
     }

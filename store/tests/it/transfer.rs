@@ -432,6 +432,23 @@ fn a_log_that_lost_where_its_streams_ended_is_not_exported() {
     );
 }
 
+#[test]
+fn a_group_that_no_import_would_take_is_not_exported() {
+    let dir = temp();
+    small_log(dir.path());
+    let store = Store::open(dir.path(), small()).unwrap();
+    let generation = block_on(store.claim_slots(&group_name(0), vec![SlotRange::all()])).unwrap();
+    let [floor, first, last] = [5, 7, 13].map(Position::new);
+    let progress = SlotProgress { floor, settled: vec![(first, last)], generation };
+    let commit = SlotCommit { slots: SlotRange::all(), progress };
+    block_on(store.commit_slots(&group_name(0), vec![commit])).unwrap();
+    store.close().unwrap();
+    let store = ReadOnlyStore::open(dir.path()).unwrap();
+    let error = store.export(std::io::sink(), |_| {}).unwrap_err();
+    let ExportError::Damaged(error) = error else { panic!("{error:?}") };
+    assert!(error.to_string().contains("offsets cannot be read: group g"), "{error}");
+}
+
 /// Replaces one text by another in a line, and signs the whole anew.
 fn changed(lines: &[u8], line: usize, from: &str, to: &str) -> Vec<u8> {
     let mut lines = split(lines);
@@ -458,6 +475,12 @@ fn a_line_that_no_export_writes_is_refused_with_its_number_and_the_remedy() {
         (0, "urn:uuid:", "urn:x:", "line 1: source is not urn:uuid:"),
         (0, "\"start\":4,", "\"start\":100,", "line 1: the log ends before it starts"),
         (0, "\"offsets\":2", "\"offsets\":1", "line 1: there are more groups"),
+        (
+            0,
+            "\"offsets\":2",
+            "\"offsets\":18446744073709551615",
+            "line 1: the log of the groups ends beyond",
+        ),
         (0, "\"start\":4,", "\"start\":0,", "line 1: nothing was removed"),
         (1, "\"position\":4", "\"position\":5", "line 2: the ends of removed streams"),
         (4, "\"1.0\"", "\"0.3\"", "line 5: specversion is not 1.0"),
@@ -506,6 +529,14 @@ fn a_line_that_no_export_writes_is_refused_with_its_number_and_the_remedy() {
         (6, "\"committime\":\"20", "\"committime\":\"19", "line 7: it was committed earlier"),
         (8, "\"last\"", "\"inner\"", "line 10: an append lacks its"),
         (10, "\"revision\":\"4\"", "\"revision\":\"1\"", "line 11: revision 1 of stream a-1"),
+        (11, "\"generation\":1", "\"generation\":2", "line 12: its generation lies beyond"),
+        (11, "[0,1023],\"generation\":1", "[0,1023],\"generation\":2", "line 12: a run has a gen"),
+        (11, "\"floor\":4", "\"floor\":13", "line 12: a run has settled what lies beyond"),
+        (11, "\"settled\":[]", "\"settled\":[[13,13]]", "line 12: a run has settled what lies be"),
+        (11, "\"settled\":[]", "\"settled\":[[4,5]]", "line 12: what a run has settled is not"),
+        (11, "\"settled\":[]", "\"settled\":[[7,6]]", "line 12: what a run has settled is not"),
+        (11, "\"settled\":[]", "\"settled\":[[9,9],[6,7]]", "line 12: what a run has settled is"),
+        (11, "\"settled\":[]", "\"settled\":[[6,7],[7,9]]", "line 12: what a run has settled is"),
         (11, "[0,1023]", "[0,1022]", "line 12: the runs do not reach to the last slot"),
         (11, "[0,1023]", "[1,1023]", "line 12: the runs of slots have a hole or overlap"),
         (11, "[0,1023]", "[0,1024]", "line 12: data: slot 1024 does not exist"),
