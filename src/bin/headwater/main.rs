@@ -2,8 +2,8 @@
 //!
 //! One file per command. What they share: [`exit`] (failures and exit codes), [`output`] (what
 //! people read), [`event`] and [`input`] (events as JSON lines, out and in), [`selection`].
-//! Invariants: only `append`, `import`, and `retention` and `repair` with `--apply`, take a store's lock or change a byte of it; nothing panics on what
-//! it reads; standard output holds results and nothing else.
+//! Invariants: only `append`, and `retention` and `repair` with `--apply`, take the lock of a store that is there or change a byte of it; `import`, `backup`,
+//! `restore` and `bench` write stores of their own; nothing panics on what it reads; standard output holds results and nothing else.
 
 mod append;
 mod backup;
@@ -38,8 +38,10 @@ use crate::exit::{EXIT_CODES, Exit};
 
 /// Looks into, checks and feeds Headwater event stores.
 ///
-/// Every command but `append`, `import`, and `retention` and `repair` with `--apply`, opens the
-/// store read-only and takes no lock, so it can run beside a program that writes to it.
+/// `append`, and `retention` and `repair` with `--apply`, take a store's lock and change it.
+/// `import`, `backup`, `restore` and `bench` make a store of their own, where none is. Every other
+/// command changes nothing. Whatever a command only reads, it opens without a lock, also while
+/// another program writes to it.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, after_help = EXIT_CODES)]
 struct Cli {
