@@ -24,7 +24,7 @@ use crate::tails;
 pub(crate) const STORE_FILE: &str = "STORE";
 /// What will be `STORE` when everything else of a copy is there.
 pub(crate) const UNFINISHED_FILE: &str = "UNFINISHED";
-/// Present while an import fills the directory; it goes once `STORE` is there.
+/// Present while an import fills the directory. Once `STORE` is there it means nothing, and goes.
 pub(crate) const IMPORT_FILE: &str = "IMPORT";
 pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The folder of what was cut off or taken out.
@@ -67,6 +67,8 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let created = admit(fs.as_ref(), root, options.mode)? != Found::Store;
     if created {
         create(fs.as_ref(), root).map_err(OpenError::io("create a store in", root))?;
+    } else {
+        forget_import(fs.as_ref(), root)?;
     }
     // A crash may have come between a name and the sync of its directory.
     for dir in [root, parent_of(root)] {
@@ -131,6 +133,17 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
     let durability = options.durability;
     let offsets = Offsets::open(offsets, shared, recovered_offsets, groups, (durability, layout))?;
     Ok(Opened { id: identity.id, lock, catalog, tail, offsets, report })
+}
+
+/// Removes what a crash behind the last step of an import has left.
+fn forget_import(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
+    let path = root.join(IMPORT_FILE);
+    match fs.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Looks what the directory holds and whether the mode allows it.

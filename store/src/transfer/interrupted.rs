@@ -20,6 +20,7 @@ use crate::open::{self, Found};
 use crate::options::Options;
 use crate::read_only::ReadOnlyStore;
 use crate::retention::{Cutoff, Passing};
+use crate::verify::{VerifyOptions, verify};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -147,4 +148,17 @@ fn an_import_whose_store_cannot_be_removed_leaves_it_whole() {
     let error = import_at(&fs, &root, &lines).unwrap_err();
     assert!(faulty.heal(), "{error}");
     assert!(all_or_none_at(&fs, &root, &events), "{error}");
+}
+
+#[test]
+fn a_note_that_a_crash_left_in_a_whole_store_is_known_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::open(dir.path(), small()).unwrap().close().unwrap();
+    let note = dir.path().join(open::IMPORT_FILE);
+    std::fs::write(&note, "").unwrap();
+    let report = verify(dir.path(), &VerifyOptions::default(), &|_, _| {}).unwrap();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert!(note.exists());
+    Store::open(dir.path(), small()).unwrap().close().unwrap();
+    assert!(!note.exists());
 }

@@ -154,7 +154,7 @@ impl Target {
         // It is a store now. The other file means nothing beside the first.
         let removed = fs.remove(&self.root.join(IMPORT_FILE));
         if let Err(error) = removed.and_then(|()| fs.sync_dir(&self.root)) {
-            tracing::warn!(%error, "the file {IMPORT_FILE} stays");
+            tracing::warn!(%error, "the file {IMPORT_FILE} stays until the store is opened");
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::format::segment::{LogKind, parse_file_name};
 use crate::format::tails::Tails;
 use crate::fs::{Access, is_temporary, read_file};
 use crate::ledger;
-use crate::open::{LOCK_FILE, QUARANTINE, STORE_FILE};
+use crate::open::{IMPORT_FILE, LOCK_FILE, QUARANTINE, STORE_FILE};
 use crate::tails;
 
 impl Verifier<'_> {
@@ -190,6 +190,7 @@ impl Verifier<'_> {
         let (fs, root) = (self.dir.fs.as_ref(), self.dir.root.clone());
         let known = [
             STORE_FILE,
+            IMPORT_FILE,
             LOCK_FILE,
             catalog::FILE_NAME,
             tails::FILE_NAME,
