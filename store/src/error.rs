@@ -1,5 +1,6 @@
 //! Why a store cannot be opened or closed.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,9 +24,12 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    /// Returns the command that says what would be done to a store, and does it with `--apply`.
+    /// Returns the command that says what would be done to a store, and does it with `--apply`. A
+    /// shell takes it as it is.
     pub fn command(self, root: &Path) -> String {
-        let root = root.display();
+        let root = root.to_string_lossy();
+        // Only a path with a zero byte has no quotes, and no file has such a path.
+        let root = shlex::try_quote(&root).unwrap_or(Cow::Borrowed(&*root));
         match self {
             Self::CutTail => format!("headwater repair {root} --cut-tail"),
             Self::QuarantineSegment(id) => {
@@ -233,4 +237,25 @@ pub enum CloseError {
         "the store was closed, and what was written last may not be durable; open it to learn what it holds"
     )]
     Indeterminate(#[source] Arc<io::Error>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_command_of_a_remedy_as_it_is() {
+        for (root, quoted) in [
+            ("/var/lib/a-b_1.2", "/var/lib/a-b_1.2"),
+            ("/my store", "'/my store'"),
+            ("$HOME/`x`", "'$HOME/`x`'"),
+        ] {
+            let command = Remedy::CutTail.command(Path::new(root));
+            assert_eq!(command, format!("headwater repair {quoted} --cut-tail"));
+        }
+        let root = "it's; a \"store\" \\ *";
+        let command = Remedy::Reindex.command(Path::new(root));
+        let words = shlex::split(&command).unwrap();
+        assert_eq!(words, ["headwater", "repair", root, "--reindex"]);
+    }
 }
