@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, CodecId, Durability, EventId, EventLog, EventType,
-    Generation, GroupError, GroupLog, GroupName, GroupState, Headers, Key, LogId, MemoryLog,
-    NewEvent, Page, Position, Query, Read, ReadError, RecordedEvent, Revision, SchemaVersion, Slot,
-    SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, CodecId, Direction, Durability, EventId, EventLog,
+    EventType, Generation, GroupError, GroupLog, GroupName, GroupState, Headers, Key, LogId,
+    MemoryLog, NewEvent, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
+    SchemaVersion, Slot, SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp,
+    Visibility,
 };
 
 use super::{ConsumerGroup, GroupOptions};
@@ -91,6 +92,8 @@ pub(crate) struct WatchedLog {
     pub(crate) commit_errors: Mutex<VecDeque<GroupError>>,
     /// The next reads fail with these.
     pub(crate) read_errors: Mutex<VecDeque<ReadError>>,
+    /// Reads that go backward fail.
+    pub(crate) no_way_back: AtomicBool,
 }
 
 impl WatchedLog {
@@ -127,6 +130,10 @@ impl EventLog for WatchedLog {
 
     async fn read(&self, read: Read) -> Result<Page, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let goes_back = matches!(read.direction, Direction::Before(_));
+        if goes_back && self.no_way_back.load(Ordering::Relaxed) {
+            return Err(ReadError::Io(Arc::new(std::io::Error::other("made up"))));
+        }
         let error = self.read_errors.lock().unwrap().pop_front();
         match error {
             Some(error) => Err(error),

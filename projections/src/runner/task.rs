@@ -148,7 +148,8 @@ impl<P: Projection> Task<P> {
         loop {
             match self.try_page().await {
                 Ok(page) => {
-                    if page.is_some() {
+                    // The others are read when what they lead to was, too.
+                    if page.as_ref().is_some_and(|page| page.events.is_empty()) {
                         self.log_failures = 0;
                     }
                     return Ok(page);
@@ -193,6 +194,7 @@ impl<P: Projection> Task<P> {
                 // The page is read again.
                 Err(error) => return self.log_failed(error).await,
             };
+            self.log_failures = 0;
             let events = Arc::new(events);
             let mut failures = 0;
             loop {

@@ -247,6 +247,20 @@ async fn a_sink_or_a_log_that_fails_for_a_while_is_tried_again() {
     assert_eq!(all(&view), [1]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_event_beside_the_page_that_cannot_be_read_is_given_up_like_the_page() {
+    let log = WatchedLog::new();
+    let selection = Query::stream(headwater_core::StreamId::new("a-1").unwrap());
+    let projection = Positions { selection, ..Positions::default() };
+    let running = start(&log, projection, Counting::default()).await;
+    log.no_way_back.store(true, Ordering::Relaxed);
+    // The page ends with an event that is not selected, and the checkpoint names that.
+    let last = append(&*log, &["a-1", "b-1"]).await;
+    let error = running.wait_for(last, 600 * SECOND).await.unwrap_err();
+    assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
+    assert!(matches!(&*running.shutdown().await.err().unwrap(), StopCause::Log { .. }));
+}
+
 /// A log whose waits fail as long as they are told to, though its head is known: like a store
 /// that is closed.
 #[derive(Debug)]
