@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use headwater_core::{GroupName, GroupState, Position, ReadError, Timestamp};
+use headwater_core::{
+    GroupError, GroupName, GroupState, Position, ReadError, Timestamp, Visibility,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::format::tails::StreamTail;
@@ -78,6 +80,10 @@ pub enum RetentionError {
     /// The log could not be read to learn what goes.
     #[error("cannot learn what to remove")]
     Read(#[from] ReadError),
+    /// The progress of the groups could not be made durable, so nothing was removed. Open the store
+    /// anew.
+    #[error("the progress of the groups cannot be made durable, so nothing was removed")]
+    Groups(#[source] GroupError),
     /// The system refused to write down what goes. The removal may take effect at the next opening.
     #[error("cannot {action}; nothing was removed yet, and the next opening may do so")]
     Io {
@@ -234,6 +240,8 @@ impl Keeper {
 
     fn carry_out(&self, plan: &Plan, removal: &Removal) -> Result<(), RetentionError> {
         let failed = |action| move |error| RetentionError::Io { action, source: Arc::new(error) };
+        // Or power loss could set a group back to what is gone.
+        self.offsets.source(|_, _| ()).map_err(RetentionError::Groups)?;
         let tails = self.tails(plan, removal)?;
         let written = self.view.tails().replace(removal.through, &tails);
         written.map_err(failed("write down where streams ended"))?;
@@ -269,8 +277,9 @@ impl Keeper {
         }
         let mut gone = Vec::new();
         for (_, tail) in ends {
-            // Those that go on need no note.
-            if self.view.last_of(&tail.stream)?.is_none_or(|(_, last)| last <= removal.through) {
+            // Those that go on need no note, as long as power loss cannot take what they go on with.
+            let last = self.view.last_of(&tail.stream, Visibility::Durable)?;
+            if last.is_none_or(|(_, last)| last <= removal.through) {
                 gone.push(tail);
             }
         }

@@ -87,7 +87,7 @@ impl<'a> Search<'a> {
             Ok(if full { Flow::Stop } else { Flow::Go })
         };
         let scanned = if forward {
-            self.ascend(first, last, limit, collect)?
+            self.ascend((first, last), limit, PAGE_BYTES, collect)?
         } else {
             self.descend(first, last, PAGE_BYTES, collect)?
         };
@@ -96,12 +96,13 @@ impl<'a> Search<'a> {
         Ok(Page { events, scanned, done: scanned == end })
     }
 
-    /// Goes up through the range, to about `expected` matches, and returns how far it came.
+    /// Goes up through the range, over about `bound` bytes and to about `expected` matches, and
+    /// returns how far it came.
     pub(crate) fn ascend(
         &self,
-        first: Position,
-        last: Position,
+        (first, last): (Position, Position),
         expected: usize,
+        bound: usize,
         mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
     ) -> Result<Position, ReadError> {
         let (mut next, mut looked, mut wave) = (first, 0, Wave::new(expected));
@@ -125,7 +126,7 @@ impl<'a> Search<'a> {
                 if let Some(stopped) = self.visit(&mut wave, &mut looked, &mut each)? {
                     return Ok(stopped);
                 }
-                if looked >= PAGE_BYTES {
+                if looked >= bound {
                     return Ok(reached);
                 }
             }

@@ -151,7 +151,7 @@ impl View {
     /// One look-up per segment, from the newest, until one knows the stream.
     pub(crate) fn stream_end(&self, stream: &StreamId) -> Result<(Revision, Position), ReadError> {
         let start = self.start();
-        let found = match self.last_of(stream.as_str())? {
+        let found = match self.last_of(stream.as_str(), Visibility::Committed)? {
             None if start > Position::START => self.tails.find(stream.as_str(), start)?,
             found => found,
         };
@@ -159,9 +159,13 @@ impl View {
     }
 
     /// Returns the last event of a stream that is in the log.
-    pub(crate) fn last_of(&self, stream: &str) -> Result<Option<(Revision, Position)>, ReadError> {
+    pub(crate) fn last_of(
+        &self,
+        stream: &str,
+        visibility: Visibility,
+    ) -> Result<Option<(Revision, Position)>, ReadError> {
         let term = stream_term(stream);
-        let head = self.head(Visibility::Committed);
+        let head = self.head(visibility);
         for segment in self.segments().iter().rev() {
             let segment = segment.get()?;
             let mut below = segment.deltas_through(head);
@@ -244,7 +248,7 @@ impl View {
             let query = Query::stream(stream.clone());
             let search = Search::new(segments, &query);
             let mut oldest = None;
-            search.ascend(first.base, head, 1, |_, _, record| {
+            search.ascend((first.base, head), 1, usize::MAX, |_, _, record| {
                 oldest = Some(record.revision());
                 Ok(Flow::Stop)
             })?;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use headwater_core::{AppendError, Durability, EventLog, ReadError, Visibility};
+use headwater_core::{
+    AppendError, Durability, EventLog, GroupLog, GroupName, ReadError, Revision, Start, Visibility,
+};
 use pollster::block_on;
 
 use super::*;
@@ -420,6 +422,47 @@ fn where_streams_ended_outlives_their_removal_and_the_power() {
         stop(&disk, &store);
         disk.lose_power(Survival::Nothing);
     }
+}
+
+#[test]
+fn what_power_loss_can_take_holds_up_no_stream_that_was_removed() {
+    let disk = SimFs::new(Path::new(DISK));
+    let store = on_disk(&disk, Durability::Os);
+    store.append_blocking(append("lone-1", "durable once the segment is full")).unwrap();
+    for _ in 0..6 {
+        store.append_blocking(append("a-1", &"x".repeat(14_000))).unwrap();
+    }
+    // In the newest segment, and in the cache alone.
+    store.append_blocking(append("lone-1", "lost")).unwrap();
+    let head = block_on(store.head(Visibility::Committed)).unwrap();
+    assert!(store.remove(Cutoff::Through(head), Passing::Force).unwrap().removed.is_some());
+    stop(&disk, &store);
+    disk.lose_power(Survival::Nothing);
+    let store = on_disk(&disk, Durability::Os);
+    let head = block_on(store.head(Visibility::Committed)).unwrap();
+    assert_eq!(head, block_on(store.start()).unwrap(), "only what was durable is there");
+    let stream = StreamId::new("lone-1").unwrap();
+    assert_eq!(block_on(store.stream_revision(&stream)).unwrap(), Revision::FIRST);
+}
+
+#[test]
+fn a_removal_goes_no_further_than_groups_are_after_the_power_is_lost() {
+    let disk = SimFs::new(Path::new(DISK));
+    let store = on_disk(&disk, Durability::Os);
+    for _ in 0..7 {
+        store.append_blocking(append("a-1", &"x".repeat(14_000))).unwrap();
+    }
+    let head = block_on(store.head(Visibility::Committed)).unwrap();
+    let name = GroupName::new("g").unwrap();
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.seek_group(&name, head)).unwrap();
+    let removed = store.remove(Cutoff::Through(head), Passing::Refuse).unwrap().removed;
+    let start = removed.expect("the group has read all of it").through;
+    stop(&disk, &store);
+    disk.lose_power(Survival::Nothing);
+    let store = on_disk(&disk, Durability::Os);
+    let floor = block_on(store.group(&name)).unwrap().floor();
+    assert!(floor >= start, "the group is at {floor}, and the log starts after {start}");
 }
 
 #[test]

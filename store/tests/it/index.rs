@@ -8,7 +8,7 @@ use headwater_core::{
     Append, AppendId, Category, Condition, Durability, EventLog, EventType, ExpectedRevision,
     Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId, Timestamp, Visibility,
 };
-use headwater_store::{Options, ReadOnlyStore, Store};
+use headwater_store::{Cutoff, Options, Passing, ReadOnlyStore, Store};
 use pollster::block_on;
 use proptest::prelude::*;
 
@@ -235,18 +235,43 @@ fn an_append_id_is_found_in_sealed_segments_and_forgotten_beyond_the_window() {
     }
 }
 
-#[test]
-fn names_whose_hashes_collide_keep_their_own_events() {
-    let dir = temp();
-    let store = open(&dir, small());
-    // The index knows names by 32 bits: among some hundred thousand, two are alike.
+/// Two streams that the index cannot tell apart. It knows names by 32 bits: among some hundred
+/// thousand, two are alike.
+fn colliding() -> (String, String) {
     let mut seen = HashMap::new();
-    let (a, b) = (0..1_000_000_u32)
+    (0..1_000_000_u32)
         .find_map(|n| {
             let hash = xxhash_rust::xxh3::xxh3_64_with_seed(format!("s-{n}").as_bytes(), 1) >> 32;
             seen.insert(hash, n).map(|other| (format!("s-{other}"), format!("s-{n}")))
         })
-        .expect("the birthday paradox");
+        .expect("the birthday paradox")
+}
+
+#[test]
+fn a_stream_that_lost_its_beginning_is_noticed_behind_much_of_another() {
+    let dir = temp();
+    let options = Options { segment_bytes: 4 * 1024 * 1024, ..small() };
+    let store = open(&dir, options);
+    let (a, b) = colliding();
+    store.append_blocking(one(&b, "removed")).unwrap();
+    // More than a page looks at before it hands back what it has.
+    for _ in 0..40 {
+        store.append_blocking(one(&a, &"x".repeat(512 * 1024))).unwrap();
+    }
+    store.append_blocking(one(&b, "kept")).unwrap();
+    store.remove(Cutoff::Through(Position::new(10)), Passing::Force).unwrap();
+    let start = block_on(store.start()).unwrap();
+    assert!(start > Position::START && start < Position::new(11), "{start}");
+    let read = Read::forward(Query::stream(stream(&b)), Position::START);
+    let error = store.read_blocking(&read).unwrap_err();
+    assert!(matches!(error, ReadError::BelowStart { .. }), "{error}");
+}
+
+#[test]
+fn names_whose_hashes_collide_keep_their_own_events() {
+    let dir = temp();
+    let store = open(&dir, small());
+    let (a, b) = colliding();
     let revision = |store: &Store, name: &str| block_on(store.stream_revision(&stream(name)));
     for n in 0..200_usize {
         let append = one(&a, &"x".repeat(500 + n));
