@@ -255,13 +255,13 @@ fn a_stream_that_lost_its_beginning_is_noticed_behind_much_of_another() {
     let (a, b) = colliding();
     store.append_blocking(one(&b, "removed")).unwrap();
     // More than a page looks at before it hands back what it has.
-    for _ in 0..40 {
-        store.append_blocking(one(&a, &"x".repeat(512 * 1024))).unwrap();
+    for _ in 0..150 {
+        store.append_blocking(one(&a, &"x".repeat(128 * 1024))).unwrap();
     }
     store.append_blocking(one(&b, "kept")).unwrap();
-    store.remove(Cutoff::Through(Position::new(10)), Passing::Force).unwrap();
+    store.remove(Cutoff::Through(Position::new(40)), Passing::Force).unwrap();
     let start = block_on(store.start()).unwrap();
-    assert!(start > Position::START && start < Position::new(11), "{start}");
+    assert!(start > Position::START && start < Position::new(41), "{start}");
     let read = Read::forward(Query::stream(stream(&b)), Position::START);
     let error = store.read_blocking(&read).unwrap_err();
     assert!(matches!(error, ReadError::BelowStart { .. }), "{error}");
