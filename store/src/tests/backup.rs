@@ -88,6 +88,9 @@ fn the_progress_of_groups_is_taken_before_the_events() {
     let options = Options { durability: Durability::Os, ..small() };
     let store = open(&fs, &dir.path().join("store"), options).unwrap();
     fill(&store);
+    // The removal made the groups durable; this is not yet.
+    let name = headwater_core::GroupName::new("g").unwrap();
+    block_on(store.pin(name, Position::new(10))).unwrap();
     fs.take_steps();
     store.backup(dir.path().join("backup")).unwrap();
     let synced = fs.take_steps().into_iter().filter(|step| step.op == Op::Sync);
