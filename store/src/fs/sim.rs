@@ -335,9 +335,12 @@ impl Disk {
 
     /// Returns whether a directory can be reached from the root.
     fn is_named(&self, path: &Path) -> bool {
+        if path == self.root {
+            return true;
+        }
         let (Some(up), Some(name)) = (path.parent(), path.file_name()) else { return false };
         let entry = self.dirs.get(up).and_then(|dir| dir.names.get(&*name.to_string_lossy()));
-        path == self.root || (entry == Some(&Entry::Dir) && self.is_named(up))
+        entry == Some(&Entry::Dir) && self.is_named(up)
     }
 
     fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
