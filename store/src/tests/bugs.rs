@@ -29,7 +29,10 @@ const CATCHERS: &[(Bug, &str)] = &[
     ),
     (Bug::ForgetAppendIds, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (Bug::EndBatchesEarly, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::PromiseTooMuch, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::PromiseTooMuch,
+        "tests::pinned::a_frame_promises_nothing_of_what_was_not_synced_before_it",
+    ),
     (
         Bug::RollWithoutSync,
         "tests::flushes::without_sync_a_segment_is_synced_once_when_the_next_one_begins",
@@ -48,14 +51,26 @@ const CATCHERS: &[(Bug, &str)] = &[
         "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
     ),
     (Bug::CatalogWithoutSync, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::CatalogInPlace, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::RemoveBeforeCatalog, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::LedgerWithoutSync, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::CatalogInPlace,
+        "tests::incidents::a_catalog_that_lost_its_newest_block_is_the_one_before",
+    ),
+    (
+        Bug::RemoveBeforeCatalog,
+        "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
+    ),
+    (
+        Bug::LedgerWithoutSync,
+        "tests::pinned::a_removal_that_was_reported_is_noted_and_stays_when_the_power_goes",
+    ),
     (
         Bug::ForgetTails,
         "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
     ),
-    (Bug::IgnoreGroup, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::IgnoreGroup,
+        "tests::pinned::a_removal_that_was_reported_is_noted_and_stays_when_the_power_goes",
+    ),
     (
         Bug::TrustBodies,
         "recovery::tests::a_flipped_bit_never_passes_and_never_cuts_what_was_acknowledged",
@@ -88,21 +103,30 @@ const CATCHERS: &[(Bug, &str)] = &[
         Bug::RemoveForeign,
         "tests::incidents::what_is_not_ours_stays_and_what_is_damaged_is_not_removed",
     ),
-    (Bug::LeaveCleanMark, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (Bug::LeaveCleanMark, "tests::pinned::an_end_is_looked_at_unless_its_writer_closed_it"),
     (
         Bug::AlwaysClean,
         "tests::faults::after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_reopened",
     ),
     (Bug::ShareEpoch, "tests::incidents::each_opening_has_a_newer_epoch"),
-    (Bug::ShowUnsynced, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::ShowUnsynced,
+        "tests::pinned::who_asks_for_durable_events_sees_none_that_the_power_takes",
+    ),
     (Bug::SkipBetweenPages, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
     (Bug::RepeatBetweenPages, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
-    (Bug::MissSegmentEnd, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::MissSegmentEnd,
+        "tests::incidents::where_streams_ended_outlives_their_removal_and_the_power",
+    ),
     (
         Bug::TrustEmptySegment,
         "tests::faults::a_segment_without_events_hides_no_moment_and_nothing_younger_goes",
     ),
-    (Bug::JumpToStart, "tests::crash::a_store_keeps_its_promises_wherever_the_power_goes"),
+    (
+        Bug::JumpToStart,
+        "tests::pinned::a_removal_that_was_reported_is_noted_and_stays_when_the_power_goes",
+    ),
     (Bug::UnboundIndex, "tests::incidents::an_index_of_another_future_is_not_believed"),
     (Bug::TrustIndex, "tests::incidents::a_changed_byte_of_an_index_changes_no_answer"),
     (

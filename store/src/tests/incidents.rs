@@ -14,26 +14,26 @@ use crate::fs::Access;
 use crate::fs::sim::{Dice, Fault, SimFs, Survival};
 use crate::retention::{Cutoff, Passing};
 
-const DISK: &str = "/disk";
+pub(super) const DISK: &str = "/disk";
 const EIO: i32 = 5;
 
-fn home() -> PathBuf {
+pub(super) fn home() -> PathBuf {
     Path::new(DISK).join("store")
 }
 
-fn on_disk(disk: &SimFs, durability: Durability) -> Store {
+pub(super) fn on_disk(disk: &SimFs, durability: Durability) -> Store {
     let fs: Arc<dyn Fs> = Arc::new(disk.clone());
     Store::open_on(&fs, &home(), Options { durability, ..small() }).unwrap()
 }
 
 /// Lets go of a store that can do nothing any more.
-fn stop(disk: &SimFs, store: &Store) {
+pub(super) fn stop(disk: &SimFs, store: &Store) {
     disk.stop();
     store.close().unwrap_or_default();
     disk.heal();
 }
 
-fn payloads(store: &Store) -> Vec<String> {
+pub(super) fn payloads(store: &Store) -> Vec<String> {
     all(store).iter().map(|e| String::from_utf8(e.payload.to_vec()).unwrap()).collect()
 }
 

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod flushes;
 mod incidents;
+mod pinned;
 mod staged;
 
 use std::path::Path;

@@ -50,7 +50,7 @@ fn run(seed: u64, lie: Lie, step: u64) {
     let mut store = open(&fs, durability).unwrap();
     for _ in 0..20 {
         // A reader meets the damage sooner or later; here it is looked at once, at the end.
-        let next = work::draw(&mut dice);
+        let next = work::draw(&mut dice, work::Mix::Everything);
         let looks = matches!(next, work::Work::Kill | work::Work::Read | work::Work::Close);
         if !looks && !model.work(&mut store, &fs, durability, next) {
             break;
