@@ -48,6 +48,12 @@ impl Source {
             offsets.map_err(BackupError::Groups)?.transpose()?.unwrap_or_default();
         let small = small_files(fs.as_ref(), &root)?;
         let events = keeper.writer.source().map_err(BackupError::Events)?;
+        if !reaches(&small, keeper.view.start(), &root)? {
+            // Nothing is removed meanwhile, so it is gone, or an older one.
+            tails::require(fs.as_ref(), &root)?;
+            let detail = "it does not reach to the beginning of the log".to_owned();
+            return Err(OpenError::File { path: root.join(tails::FILE_NAME), detail }.into());
+        }
         Ok(Self { fs, root, identity, groups, small, offsets, events })
     }
 

@@ -325,14 +325,33 @@ fn one_that_was_interrupted_is_no_store_and_says_so() {
 fn a_missing_file_of_tails_is_named() {
     let dir = temp();
     let store = filled(&dir, 40);
-    store.remove(Cutoff::Through(Position::new(15)), Passing::Force).unwrap();
-    store.close().unwrap();
-    fs::remove_file(store.path().join("TAILS")).unwrap();
-    let error = backup(store.path(), dir.path().join("backup"), none).unwrap_err();
-    assert!(
-        matches!(&error, BackupError::Open(OpenError::Io { path, .. }) if path.ends_with("TAILS")),
-        "{error:?}"
-    );
+    store.remove(Cutoff::Through(Position::new(10)), Passing::Force).unwrap();
+    let (tails, into) = (store.path().join("TAILS"), dir.path().join("backup"));
+    let older = fs::read(&tails).unwrap();
+    store.remove(Cutoff::Through(Position::new(25)), Passing::Force).unwrap();
+    let newest = fs::read(&tails).unwrap();
+    fs::remove_file(&tails).unwrap();
+    let beside = || backup(store.path(), &into, none);
+    for error in [store.backup(&into).unwrap_err(), beside().unwrap_err()] {
+        assert!(
+            matches!(&error, BackupError::Open(OpenError::Io { path, .. }) if *path == tails),
+            "{error:?}"
+        );
+    }
+    fs::write(&tails, &newest[..newest.len() / 2]).unwrap();
+    for error in [store.backup(&into).unwrap_err(), beside().unwrap_err()] {
+        assert!(
+            matches!(&error, BackupError::Open(OpenError::File { path, .. }) if *path == tails),
+            "{error:?}"
+        );
+    }
+    fs::write(&tails, older).unwrap();
+    let error = store.backup(&into).unwrap_err();
+    assert!(error.to_string().contains("TAILS cannot be read: it does not reach"), "{error}");
+    assert!(!into.exists());
+    fs::write(&tails, newest).unwrap();
+    store.backup(&into).unwrap();
+    Store::open(&into, existing()).unwrap();
 }
 
 #[test]
