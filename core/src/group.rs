@@ -102,6 +102,24 @@ impl SlotProgress {
                 })
                 .is_ok()
     }
+
+    /// Returns the highest position that is settled.
+    pub fn reach(&self) -> Position {
+        self.settled.last().map_or(self.floor, |&(_, last)| last)
+    }
+
+    /// Returns the first settled range that does not lie above the floor and above the ranges
+    /// before it, or that ends before it begins, with the position that it must lie above.
+    pub fn disorder(&self) -> Option<((Position, Position), Position)> {
+        let mut after = self.floor;
+        self.settled.iter().find_map(|&(first, last)| {
+            if first <= after || last < first {
+                return Some(((first, last), after));
+            }
+            after = last;
+            None
+        })
+    }
 }
 
 /// New progress for a run of slots, by the owner of a generation.
@@ -186,18 +204,20 @@ impl GroupState {
         self.generation
     }
 
-    /// Checks that each commit comes from the owner and goes forward.
+    /// Checks that each commit comes from the owner, goes forward, and says what can be in a log
+    /// that ends at `head`.
     ///
     /// # Errors
     ///
-    /// [`GroupError::Fenced`] or [`GroupError::Backwards`] for the first slot where it does not.
-    pub fn check(&self, commits: &[SlotCommit]) -> Result<(), GroupError> {
+    /// [`GroupError::Fenced`] or [`GroupError::Backwards`] for the first slot where it does not,
+    /// [`GroupError::Disordered`] or [`GroupError::OutsideLog`] for the first such commit.
+    pub fn check(&self, commits: &[SlotCommit], head: Position) -> Result<(), GroupError> {
+        let group = || self.definition.name.clone();
         for commit in commits {
             let (first, last) = (commit.slots.first.get(), commit.slots.last.get());
             let from = self.runs.range(..=first).next_back().map_or(0, |(&start, _)| start);
             for (&start, current) in self.runs.range(from..=last) {
                 let slot = Slot::new(start.max(first)).expect("runs begin inside the slots");
-                let group = || self.definition.name.clone();
                 if commit.progress.generation != current.generation {
                     return Err(GroupError::Fenced {
                         group: group(),
@@ -214,6 +234,18 @@ impl GroupState {
                         current: current.floor,
                     });
                 }
+            }
+            if let Some((range, after)) = commit.progress.disorder() {
+                return Err(GroupError::Disordered {
+                    group: group(),
+                    slots: commit.slots,
+                    range,
+                    after,
+                });
+            }
+            let position = commit.progress.reach();
+            if position > head {
+                return Err(GroupError::OutsideLog { group: group(), position, head });
             }
         }
         Ok(())
@@ -313,7 +345,24 @@ pub enum GroupError {
         /// The floor that is stored.
         current: Position,
     },
-    /// The position to start or seek to, or the stored progress, lies outside the log.
+    /// What a commit calls settled is not above its floor, ascending and without overlap. Nothing
+    /// was changed.
+    #[error(
+        "group {group} refused a commit for slots {} to {}: the settled range from {} to {} must begin after position {after} and not end before it begins; give ranges above the floor, ascending and without overlap",
+        slots.first(), slots.last(), range.0, range.1
+    )]
+    Disordered {
+        /// The group.
+        group: GroupName,
+        /// The slots of the commit.
+        slots: SlotRange,
+        /// The first range that is out of place, first and last position.
+        range: (Position, Position),
+        /// The floor, or the end of the range before it.
+        after: Position,
+    },
+    /// The position to start or seek to, what a commit calls settled, or the stored progress, lies
+    /// outside the log. Nothing was changed.
     #[error("group {group} cannot be at position {position}: the log ends at {head}")]
     OutsideLog {
         /// The group.
@@ -410,7 +459,8 @@ pub trait GroupLog: EventLog {
         slots: Vec<SlotRange>,
     ) -> Result<Generation, GroupError>;
 
-    /// Stores new progress: all of it, or none where any slot is fenced or would go back.
+    /// Stores new progress: all of it, or none where any slot is fenced or would go back, or where
+    /// any range is out of order or beyond the head.
     async fn commit_slots(
         &self,
         name: &GroupName,
@@ -428,12 +478,18 @@ pub trait GroupLog: EventLog {
 mod tests {
     use super::*;
 
+    const HEAD: Position = Position::new(100);
+
     fn slot(number: u16) -> Slot {
         Slot::new(number).unwrap()
     }
 
     fn range(first: u16, last: u16) -> SlotRange {
         SlotRange::new(slot(first), slot(last)).unwrap()
+    }
+
+    fn positions((first, last): (u64, u64)) -> (Position, Position) {
+        (Position::new(first), Position::new(last))
     }
 
     fn state() -> GroupState {
@@ -471,25 +527,67 @@ mod tests {
         let new = state.claim(&[range(5, 9)]);
         assert!(new > old);
         let commits = [commit(range(0, 4), 20, old), commit(range(4, 6), 20, old)];
-        let error = state.check(&commits).unwrap_err();
+        let error = state.check(&commits, HEAD).unwrap_err();
         assert!(
             matches!(error, GroupError::Fenced { slot: s, given, current, .. }
                 if s == slot(5) && given == old && current == new),
             "{error}"
         );
-        assert!(state.check(&[commit(range(5, 9), 20, new)]).is_ok());
+        assert!(state.check(&[commit(range(5, 9), 20, new)], HEAD).is_ok());
     }
 
     #[test]
     fn a_floor_never_goes_back_but_by_seeking() {
         let mut state = state();
         let generation = state.claim(&[SlotRange::all()]);
-        let error = state.check(&[commit(range(3, 3), 9, generation)]).unwrap_err();
+        let error = state.check(&[commit(range(3, 3), 9, generation)], HEAD).unwrap_err();
         assert!(matches!(error, GroupError::Backwards { .. }), "{error}");
         state.seek(Position::new(2));
         assert_eq!(state.floor(), Position::new(2));
-        let error = state.check(&[commit(range(3, 3), 9, generation)]).unwrap_err();
+        let error = state.check(&[commit(range(3, 3), 9, generation)], HEAD).unwrap_err();
         assert!(matches!(error, GroupError::Fenced { .. }), "{error}");
+    }
+
+    #[test]
+    fn settled_ranges_lie_in_order_above_the_floor_and_inside_the_log() {
+        let mut state = state();
+        let generation = state.claim(&[SlotRange::all()]);
+        let check = |settled: &[(u64, u64)]| {
+            let mut commit = commit(range(3, 5), 20, generation);
+            let ranges = settled.iter().map(|&range| positions(range));
+            commit.progress.settled = ranges.collect();
+            state.check(&[commit], HEAD)
+        };
+        for right in [&[][..], &[(21, 21)], &[(21, 30), (31, 31), (40, 100)]] {
+            check(right).unwrap();
+        }
+        let wrong = [
+            (&[(20, 25)][..], (20, 25), 20),
+            (&[(7, 8)], (7, 8), 20),
+            (&[(30, 29)], (30, 29), 20),
+            (&[(30, 40), (40, 41)], (40, 41), 40),
+            (&[(30, 40), (35, 36)], (35, 36), 40),
+            (&[(30, 40), (22, 23), (101, 102)], (22, 23), 40),
+        ];
+        for (settled, out_of_place, must_follow) in wrong {
+            let error = check(settled).unwrap_err();
+            assert!(
+                matches!(&error, GroupError::Disordered { slots, range: found, after, .. }
+                    if *slots == range(3, 5) && *found == positions(out_of_place)
+                        && after.get() == must_follow),
+                "{error}"
+            );
+        }
+        for beyond in [&[(101, 101)][..], &[(30, 40), (50, 101)]] {
+            let error = check(beyond).unwrap_err();
+            assert!(
+                matches!(error, GroupError::OutsideLog { position, head: HEAD, .. }
+                    if position == Position::new(101)),
+                "{error}"
+            );
+        }
+        let error = state.check(&[commit(range(0, 0), 101, generation)], HEAD).unwrap_err();
+        assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
     }
 
     #[test]

@@ -290,10 +290,9 @@ impl GroupLog for MemoryLog {
         commits: Vec<SlotCommit>,
     ) -> Result<(), GroupError> {
         let mut state = self.state();
-        let furthest = commits.iter().map(|commit| commit.progress.floor).max();
-        state.inside(name, furthest.unwrap_or_default())?;
+        let head = state.head();
         let group = state.group(name)?;
-        group.check(&commits)?;
+        group.check(&commits, head)?;
         group.commit(&commits);
         Ok(())
     }

@@ -542,9 +542,8 @@ impl GroupLog for Store {
         name: &GroupName,
         commits: Vec<SlotCommit>,
     ) -> Result<(), GroupError> {
-        let furthest = commits.iter().map(|commit| commit.progress.floor).max();
-        self.inside(name, furthest.unwrap_or_default())?;
-        self.operate(name, Operation::Commit(commits)).await.map(|_| ())
+        let head = self.inner.view.head(Visibility::Committed);
+        self.operate(name, Operation::Commit(commits, head)).await.map(|_| ())
     }
 
     async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {

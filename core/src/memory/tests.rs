@@ -3,6 +3,7 @@ use pollster::block_on;
 use super::*;
 use crate::codec::CodecId;
 use crate::condition::ExpectedRevision;
+use crate::group::SlotProgress;
 use crate::name::{EventType, Tag};
 
 fn event(stream: &str, tags: &[&str]) -> NewEvent {
@@ -131,6 +132,29 @@ fn opening_a_group_with_another_selection_shows_the_difference() {
     assert!(error.to_string().contains(r#"{"tags":["x"]}"#), "{error}");
     let error = block_on(log.seek_group(&name, Position::new(1))).unwrap_err();
     assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
+}
+
+#[test]
+fn a_commit_that_no_log_can_have_is_refused_and_changes_nothing() {
+    let log = MemoryLog::new();
+    append(&log, Append::new([event("a-1", &[]), event("a-1", &[])])).unwrap();
+    let name = GroupName::new("g").unwrap();
+    block_on(log.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let generation = block_on(log.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    let before = block_on(log.groups()).unwrap();
+    let commit = |floor, settled| {
+        let floor = Position::new(floor);
+        let progress = SlotProgress { floor, settled, generation };
+        block_on(log.commit_slots(&name, vec![SlotCommit { slots: SlotRange::all(), progress }]))
+    };
+    let [one, two, three] = [1, 2, 3].map(Position::new);
+    let error = commit(1, vec![(one, two)]).unwrap_err();
+    assert!(matches!(error, GroupError::Disordered { .. }), "{error}");
+    for error in [commit(3, vec![]).unwrap_err(), commit(0, vec![(two, three)]).unwrap_err()] {
+        assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
+    }
+    assert_eq!(block_on(log.groups()).unwrap(), before);
+    commit(0, vec![(two, two)]).unwrap();
 }
 
 #[test]

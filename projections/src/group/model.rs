@@ -354,7 +354,7 @@ impl World {
 
     fn store(&mut self, plan: CommitPlan, heard: bool) {
         let commits = plan.commits();
-        self.durable.check(&commits).unwrap();
+        self.durable.check(&commits, self.head()).unwrap();
         self.durable.commit(&commits);
         if heard {
             self.group.committed(plan);
@@ -415,7 +415,7 @@ impl World {
     fn check_ghost(&mut self) {
         if let Some(ghost) = self.ghost.take() {
             let commits = ghost.plan_commit(None).commits();
-            assert!(commits.is_empty() || self.durable.check(&commits).is_err());
+            assert!(commits.is_empty() || self.durable.check(&commits, self.head()).is_err());
         }
     }
 

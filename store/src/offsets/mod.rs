@@ -42,9 +42,13 @@ pub(crate) type Groups = BTreeMap<GroupName, GroupState>;
 /// Something to do to a group.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Open { selection: Query, start: Position },
+    Open {
+        selection: Query,
+        start: Position,
+    },
     Claim(Vec<SlotRange>),
-    Commit(Vec<SlotCommit>),
+    /// In a log that ends at the position.
+    Commit(Vec<SlotCommit>, Position),
     Seek(Position),
     Delete,
 }
@@ -278,9 +282,9 @@ impl Core {
                 let entry = OffsetEntry::Claim(name.clone(), slots.clone());
                 (Some(state), entry, Outcome::Generation(generation))
             }
-            (Operation::Commit(commits), Some(mut state)) => {
+            (Operation::Commit(commits, head), Some(mut state)) => {
                 if !planted(Bug::ForgetFencing) {
-                    state.check(commits)?;
+                    state.check(commits, *head)?;
                 }
                 state.commit(commits);
                 let entry = OffsetEntry::Commit(name.clone(), commits.clone());

@@ -273,6 +273,9 @@ fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
     let (path, killed) = (dir.path().join("s"), dir.path().join("killed"));
     let fs = FaultyFs::default();
     let store = open(&fs, &path, small()).unwrap();
+    for n in 0..2 {
+        store.append_blocking(append("a-1", &n.to_string())).unwrap();
+    }
     let name = GroupName::new("g").unwrap();
     block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
@@ -287,7 +290,7 @@ fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
         steps += 1;
         let commits = (0..1024).step_by(2).map(|n| {
             let slots = SlotRange::one(Slot::new(n).unwrap());
-            let settled = vec![(Position::new(steps + 1), Position::new(steps + 1))];
+            let settled = vec![(Position::new(1 + steps % 2), Position::new(1 + steps % 2))];
             SlotCommit {
                 slots,
                 progress: SlotProgress { settled, generation, ..SlotProgress::default() },

@@ -90,17 +90,13 @@ impl GroupNote {
             if generation > newest {
                 return Err("a run has a generation that the group has not given yet");
             }
-            let mut reached = floor;
-            for &(first, last) in &settled {
-                if first <= reached || last < first {
-                    return Err("what a run has settled is not in order");
-                }
-                reached = last;
+            let progress = SlotProgress { floor, settled, generation };
+            if progress.disorder().is_some() {
+                return Err("what a run has settled is not in order");
             }
-            if reached > log.head {
+            if progress.reach() > log.head {
                 return Err("a run has settled what lies beyond the head");
             }
-            let progress = SlotProgress { floor, settled, generation };
             commits.push(SlotCommit { slots, progress });
         }
         if usize::from(due) != Slot::all().len() {

@@ -156,23 +156,17 @@ impl Verifier<'_> {
             let name = &group.definition.name;
             for (slots, progress) in group.runs() {
                 let slots = format!("{}-{}", slots.first(), slots.last());
-                let settled = &progress.settled;
-                let mut before = progress.floor;
-                let ascending = settled.iter().all(|&(first, last)| {
-                    let follows = first > before.next() && first <= last;
-                    before = last;
-                    follows
-                });
-                let detail = if !ascending {
+                let reach = progress.reach();
+                let detail = if progress.disorder().is_some() {
                     format!("group {name}: what slots {slots} have settled is not in order")
                 } else if progress.generation > group.generation {
                     format!("group {name}: slots {slots} have a generation that was never given")
-                } else if before > head {
-                    format!("group {name}: slots {slots} are at {before}, beyond the head {head}")
+                } else if reach > head {
+                    format!("group {name}: slots {slots} are at {reach}, beyond the head {head}")
                 } else {
                     continue;
                 };
-                let remedy = (before > head).then_some(Remedy::CutTail);
+                let remedy = (reach > head).then_some(Remedy::CutTail);
                 self.fault(Severity::Damage, path.clone(), detail, remedy);
             }
             if group.floor() < start {

@@ -1,10 +1,10 @@
 //! The durable progress of consumer groups.
 
 use headwater_core::{
-    Durability, Generation, GroupError, GroupLog, GroupName, Position, Query, Slot, SlotCommit,
-    SlotProgress, SlotRange, Start,
+    Durability, Effect, Generation, GroupError, GroupLog, GroupName, Position, Query, Slot,
+    SlotCommit, SlotProgress, SlotRange, Start,
 };
-use headwater_store::{Options, ReadOnlyStore, Store};
+use headwater_store::{Options, ReadOnlyStore, Store, VerifyOptions, verify};
 use pollster::block_on;
 
 use crate::common::*;
@@ -95,8 +95,42 @@ fn positions_outside_the_log_and_unknown_groups_are_refused() {
 }
 
 #[test]
+fn a_commit_that_no_log_can_have_is_refused_and_changes_nothing() {
+    let (dir, store) = store_with_events(10);
+    let name = group("g");
+    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
+    let commits = |settled: &[(u64, u64)]| {
+        let [right, mut wrong] =
+            [0, 1].map(|slot| commit(SlotRange::one(Slot::new(slot).unwrap()), 3, generation));
+        let p = Position::new;
+        wrong.progress.settled = settled.iter().map(|&(first, last)| (p(first), p(last))).collect();
+        vec![right, wrong]
+    };
+    let before = block_on(store.groups()).unwrap();
+    for settled in [&[(3, 4)][..], &[(6, 5)], &[(5, 7), (7, 8)], &[(8, 9), (5, 6)]] {
+        let error = block_on(store.commit_slots(&name, commits(settled))).unwrap_err();
+        assert!(matches!(error, GroupError::Disordered { .. }), "{settled:?}: {error}");
+        assert_eq!(error.effect(), Effect::None);
+    }
+    for settled in [&[(11, 11)][..], &[(5, 6), (8, 11)]] {
+        let error = block_on(store.commit_slots(&name, commits(settled))).unwrap_err();
+        assert!(matches!(error, GroupError::OutsideLog { .. }), "{settled:?}: {error}");
+    }
+    assert_eq!(block_on(store.groups()).unwrap(), before);
+    store.close().unwrap();
+    let store = open(&dir, small());
+    assert_eq!(block_on(store.groups()).unwrap(), before);
+    // As a group leaves it whose scan has come up to a range.
+    block_on(store.commit_slots(&name, commits(&[(4, 5), (6, 6), (8, 10)]))).unwrap();
+    store.close().unwrap();
+    let verified = verify(store.path(), &VerifyOptions::default(), &|_, _| {}).unwrap();
+    assert_eq!(verified.faults, []);
+}
+
+#[test]
 fn the_offsets_log_stays_small_however_much_is_committed() {
-    let (dir, store) = store_with_events(1);
+    let (dir, store) = store_with_events(3);
     let names: Vec<GroupName> = (0..3).map(|n| group(&format!("g{n}"))).collect();
     let mut generations = Vec::new();
     for name in &names {
@@ -110,7 +144,8 @@ fn the_offsets_log_stays_small_however_much_is_committed() {
             .step_by(2)
             .map(|n| {
                 let mut one = commit(SlotRange::one(Slot::new(n).unwrap()), 0, generations[at]);
-                one.progress.settled = vec![(Position::new(round + 2), Position::new(round + 2))];
+                let settled = Position::new(2 + round % 2);
+                one.progress.settled = vec![(settled, settled)];
                 one
             })
             .collect();
@@ -129,6 +164,9 @@ fn the_offsets_log_stays_small_however_much_is_committed() {
 fn the_state_of_many_groups_may_be_larger_than_a_segment() {
     let dir = temp();
     let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    for n in 0..2 {
+        store.append_blocking(one("a-1", &n.to_string())).unwrap();
+    }
     let names: Vec<GroupName> = (0..300).map(|n| group(&format!("g{n}"))).collect();
     let first = store.path().join("offsets/00000000000000000001-00000001.seg");
     for name in &names {
@@ -157,17 +195,27 @@ fn the_state_of_many_groups_may_be_larger_than_a_segment() {
 
 #[test]
 fn progress_that_is_too_much_for_one_entry_is_refused_and_the_group_goes_on() {
-    let (_dir, store) = store_with_events(1);
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..small() });
+    for n in 0..2_000 {
+        store.append_blocking(one("a-1", &n.to_string())).unwrap();
+    }
     let name = group("g");
     block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let settled: Vec<_> =
-        (1..=300_000).map(|n| (Position::new(2 * n), Position::new(2 * n))).collect();
+        (1..=1_000).map(|n| (Position::new(2 * n), Position::new(2 * n))).collect();
     let mut results = Vec::new();
-    for slot in [1, 5] {
-        let mut much = commit(SlotRange::one(Slot::new(slot).unwrap()), 0, generation);
-        much.progress.settled = settled.clone();
-        results.push(block_on(store.commit_slots(&name, vec![much])));
+    for first in [0, 1] {
+        // Every third slot.
+        let much = (first..1024).step_by(3).map(|slot| {
+            let mut much = commit(SlotRange::one(Slot::new(slot).unwrap()), 0, generation);
+            much.progress.settled = settled.clone();
+            // Neighbours that are equal would be one run.
+            much.progress.settled.truncate(1_000 - usize::from(first));
+            much
+        });
+        results.push(block_on(store.commit_slots(&name, much.collect())));
     }
     // Each fits into an entry; the whole state would not.
     assert!(results[0].is_ok());

@@ -14,7 +14,8 @@ use headwater_store::{
 use pollster::block_on;
 use proptest::prelude::*;
 
-use crate::common::{event, stream, tag, temp};
+use crate::common::{event, one, stream, tag, temp};
+use crate::damage::copy_store;
 
 /// Small segments that cost little.
 fn small() -> Options {
@@ -436,14 +437,27 @@ fn a_log_that_lost_where_its_streams_ended_is_not_exported() {
 fn a_group_that_no_import_would_take_is_not_exported() {
     let dir = temp();
     small_log(dir.path());
+    let before = temp();
+    copy_store(dir.path(), before.path());
     let store = Store::open(dir.path(), small()).unwrap();
+    store.append_blocking(one("a-1", "the group reads it")).unwrap();
     let generation = block_on(store.claim_slots(&group_name(0), vec![SlotRange::all()])).unwrap();
     let [floor, first, last] = [5, 7, 13].map(Position::new);
     let progress = SlotProgress { floor, settled: vec![(first, last)], generation };
     let commit = SlotCommit { slots: SlotRange::all(), progress };
     block_on(store.commit_slots(&group_name(0), vec![commit])).unwrap();
     store.close().unwrap();
+    // The log comes back without it, and the groups stay as they are.
+    for name in ["CATALOG", "log"] {
+        let (from, to) = (before.path().join(name), dir.path().join(name));
+        if from.is_dir() {
+            copy_store(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
     let store = ReadOnlyStore::open(dir.path()).unwrap();
+    assert_eq!(store.head(), Position::new(12));
     let error = store.export(std::io::sink(), |_| {}).unwrap_err();
     let ExportError::Damaged(error) = error else { panic!("{error:?}") };
     assert!(error.to_string().contains("offsets cannot be read: group g"), "{error}");

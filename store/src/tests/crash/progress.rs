@@ -27,6 +27,9 @@ fn commit_much(store: &Store, group: &str, generation: Generation, n: u64) -> bo
 fn run(durability: Durability, step: u64, survival: Survival) -> bool {
     let disk = SimFs::new(Path::new(DISK));
     let mut store = open(&disk, durability).unwrap();
+    for _ in 1..6 {
+        store.append_blocking(crate::tests::append("s-1", "settled by and by")).unwrap();
+    }
     for group in ["a", "b", "c"] {
         block_on(store.open_group(name(group), Query::all(), Start::Beginning)).unwrap();
     }
