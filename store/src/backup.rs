@@ -11,7 +11,7 @@ mod source;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use headwater_core::{AppendError, GroupError, LogId, Position, ReadError};
 
@@ -210,7 +210,8 @@ impl Store {
     ///
     /// When this returns `Ok`, the backup survives the loss of power. Until then `into` is no
     /// store: opening one that was interrupted is [`OpenError::Unfinished`].
-    /// [`remove`](Self::remove) and retention wait meanwhile.
+    /// [`remove`](Self::remove) and retention wait meanwhile; [`close`](Self::close) does not, and
+    /// the backup goes on.
     ///
     /// Blocks until everything is copied and synced.
     ///
@@ -224,7 +225,7 @@ impl Store {
     /// Linear in the number of segments, and in the bytes that are copied.
     pub fn backup(&self, into: impl AsRef<Path>) -> Result<BackupReport, BackupError> {
         let keeper = self.keeper();
-        let _busy = keeper.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = keeper.turn.take();
         let source = Source::of(keeper)?;
         copy(&source, into.as_ref(), Links::WherePossible, &mut |_| {})
     }

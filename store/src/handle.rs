@@ -20,7 +20,9 @@ use crate::offsets::{self, Offsets, Operation, Outcome};
 use crate::open::{self, Opened, RecoveryReport};
 use crate::options::Options;
 use crate::planted::{Bug, planted};
-use crate::retention::{self, Cutoff, Keeper, Passing, Retention, RetentionError, RetentionReport};
+use crate::retention::{
+    self, Cutoff, Keeper, Passing, Retention, RetentionError, RetentionReport, Turn,
+};
 use crate::scan::Scan;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, block_on};
@@ -78,7 +80,10 @@ struct Inner {
 
 /// What goes when the store is closed.
 struct Running {
-    threads: Vec<JoinHandle<()>>,
+    /// They write events and offsets.
+    writers: [JoinHandle<()>; 2],
+    /// Removes what is old, if anything is ever to be.
+    keeper: Option<JoinHandle<()>>,
     _lock: Arc<dyn FsFile>,
 }
 
@@ -139,20 +144,20 @@ impl Store {
         let first = spawn("headwater-writer", Box::new(move || w.run(&a)))?;
         let second = spawn("headwater-offsets", Box::new(move || o.run(&q)));
         let second = second.inspect_err(|_| appends.close())?;
-        let mut running = Running { threads: vec![first, second], _lock: lock };
+        let mut running = Running { writers: [first, second], keeper: None, _lock: lock };
         let keeper = Arc::new(Keeper {
             fs: Arc::clone(fs),
             root: path.to_owned(),
             view: Arc::clone(&view),
             writer: Arc::clone(&writer),
             offsets: Arc::clone(&offsets),
-            busy: Mutex::new(()),
+            turn: Turn::default(),
         });
         if options.retention != Retention::default() {
             let (keeper, segments) = (Arc::clone(&keeper), view.all_segments());
             let work = move || keeper.run(&segments, options.retention);
             let third = spawn("headwater-retention", Box::new(work));
-            running.threads.push(third.inspect_err(|_| {
+            running.keeper = Some(third.inspect_err(|_| {
                 appends.close();
                 operations.close();
             })?);
@@ -310,7 +315,9 @@ impl Store {
     }
 
     /// Closes the store: takes no more appends, finishes those that wait, syncs, and frees the
-    /// directory. Reading goes on as long as a clone lives. Closing twice does nothing.
+    /// directory. Reading goes on as long as a clone lives, and so does a [`backup`](Self::backup)
+    /// that was begun; what [`Options::retention`] lets go is removed before, unless a backup is
+    /// being made. Closing twice does nothing.
     ///
     /// Dropping the last clone does the same, and can tell nobody what went wrong.
     ///
@@ -411,12 +418,16 @@ impl Inner {
         };
         self.appends.close();
         self.operations.close();
-        self.view.all_segments().close();
-        for thread in running.threads {
+        self.keeper.turn.close();
+        let join = |thread: JoinHandle<()>| {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
-        }
+        };
+        running.writers.into_iter().for_each(join);
+        // No segment will follow now, and the keeper has yet to see the newest.
+        self.view.all_segments().close();
+        running.keeper.into_iter().for_each(join);
         let events = self.writer.finish();
         let offsets = self.offsets.finish();
         let clean = (events.is_ok() && offsets.is_ok()) || planted(Bug::AlwaysClean);

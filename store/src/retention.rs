@@ -22,7 +22,7 @@ use crate::offsets::Offsets;
 use crate::planted::{Bug, planted};
 use crate::scan::Scan;
 use crate::segments::{SegmentEntry, SegmentList, Segments};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::view::View;
 use crate::writer::Writer;
 
@@ -105,7 +105,60 @@ pub(crate) struct Keeper {
     pub(crate) view: Arc<View>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) offsets: Arc<Offsets>,
-    pub(crate) busy: Mutex<()>,
+    pub(crate) turn: Turn,
+}
+
+/// Who removes, or copies what a removal would take: one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    state: Mutex<TurnState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct TurnState {
+    taken: bool,
+    closed: bool,
+}
+
+/// Somebody's turn, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken<'a>(&'a Turn);
+
+impl Turn {
+    /// Waits until it is the caller's turn.
+    pub(crate) fn take(&self) -> Taken<'_> {
+        self.wait(|state| state.taken).taken = true;
+        Taken(self)
+    }
+
+    /// Does the same, but does not wait for others once the store is closed.
+    fn take_unless_closed(&self) -> Option<Taken<'_>> {
+        let mut state = self.wait(|state| state.taken && !state.closed);
+        if state.taken {
+            return None;
+        }
+        state.taken = true;
+        Some(Taken(self))
+    }
+
+    /// Lets nobody wait who need not.
+    pub(crate) fn close(&self) {
+        self.wait(|_| false).closed = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, goes_on: impl FnMut(&mut TurnState) -> bool) -> MutexGuard<'_, TurnState> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while(state, goes_on).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.wait(|_| false).taken = false;
+        self.0.changed.notify_all();
+    }
 }
 
 /// A beginning of the log that may go.
@@ -205,12 +258,15 @@ impl Retention {
 
 impl Keeper {
     /// Removes what may go now, and again each time a segment is full, until the store is closed.
+    /// What is full then is still looked at, unless somebody copies it.
     pub(crate) fn run(&self, segments: &Segments, retention: Retention) {
         let mut seen = 0;
         while let Some(newest) = segments.wait_for_another(seen) {
             seen = newest;
             for cutoff in retention.cutoffs() {
-                match self.remove(cutoff, Passing::Refuse) {
+                // The next opening looks again.
+                let Some(turn) = self.turn.take_unless_closed() else { return };
+                match self.remove_in(&turn, cutoff, Passing::Refuse) {
                     Ok(report) => {
                         for (group, floor) in report.held_by {
                             tracing::warn!(%group, %floor, ?cutoff, "retention waits for a group");
@@ -229,7 +285,15 @@ impl Keeper {
         cutoff: Cutoff,
         passing: Passing,
     ) -> Result<RetentionReport, RetentionError> {
-        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_in(&self.turn.take(), cutoff, passing)
+    }
+
+    fn remove_in(
+        &self,
+        _: &Taken<'_>,
+        cutoff: Cutoff,
+        passing: Passing,
+    ) -> Result<RetentionReport, RetentionError> {
         let plan = Plan::new(&self.view, &self.offsets.groups(), cutoff, passing)?;
         let report = plan.report();
         if let Some(removal) = &report.removed {

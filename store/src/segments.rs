@@ -101,14 +101,14 @@ impl Segments {
         self.changed.notify_all();
     }
 
-    /// Waits until there is a segment after `seen`, and returns the newest; `None` when no other
-    /// will follow.
+    /// Waits until there is a segment after `seen`, and returns the newest; `None` when there is
+    /// none and no other will follow.
     pub(crate) fn wait_for_another(&self, seen: u64) -> Option<u64> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
             self.changed.wait_while(newest, |(newest, closed)| *newest <= seen && !*closed);
-        let (newest, closed) = *waited.unwrap_or_else(PoisonError::into_inner);
-        (!closed).then_some(newest)
+        let (newest, _) = *waited.unwrap_or_else(PoisonError::into_inner);
+        (newest > seen).then_some(newest)
     }
 
     /// Tells those who wait that no other segment will follow.

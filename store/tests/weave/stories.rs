@@ -46,6 +46,12 @@ pub(crate) const ALL: &[Told] = &[
         closing_answers_everybody_and_loses_nothing,
     ),
     ("retention_and_groups_end_with_the_store", 300, retention_and_groups_end_with_the_store),
+    (
+        "what_is_full_goes_before_the_store_is_closed",
+        300,
+        what_is_full_goes_before_the_store_is_closed,
+    ),
+    ("closing_waits_for_no_backup", 300, closing_waits_for_no_backup),
 ];
 
 /// Lets a thread do something with a store. (Not `thread::scope`: shuttle's wakes its caller out of
@@ -387,4 +393,39 @@ fn retention_and_groups_end_with_the_store() {
     let store = world.open(small());
     let start = block_on(store.start()).unwrap();
     assert_dense(start, &all_after(&store, start));
+}
+
+/// Segments fill up, and the store is closed at once.
+///
+/// Catches: a retention thread that begins, or wakes, after the store was closed, and removes
+/// nothing.
+fn what_is_full_goes_before_the_store_is_closed() {
+    let world = World::new();
+    let retention = Retention { max_bytes: Some(64 * 1024), ..Retention::default() };
+    let store = world.open(Options { durability: Durability::Os, retention, ..small() });
+    for n in 0..5 {
+        store.append_blocking(large("a-1", &n.to_string())).unwrap();
+    }
+    store.close().unwrap();
+    assert_eq!(block_on(store.start()).unwrap(), Position::new(4));
+}
+
+/// The store is closed while somebody copies it, and retention waits for that.
+///
+/// Catches: closing, or a retention thread, that waits for a backup to end.
+fn closing_waits_for_no_backup() {
+    let world = World::new();
+    let retention = Retention { max_bytes: Some(64 * 1024), ..Retention::default() };
+    let store = world.open(Options { durability: Durability::Os, retention, ..small() });
+    let copies = store.keeper().turn.take();
+    for n in 0..5 {
+        store.append_blocking(large("a-1", &n.to_string())).unwrap();
+    }
+    store.close().unwrap();
+    assert_eq!(block_on(store.start()).unwrap(), Position::START);
+    drop(copies);
+    drop(store);
+    let store = world.open(Options { retention, ..small() });
+    store.close().unwrap();
+    assert_eq!(block_on(store.start()).unwrap(), Position::new(4));
 }
