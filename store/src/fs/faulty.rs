@@ -38,6 +38,8 @@ struct Plan {
     fail: Option<(usize, i32, usize)>,
     /// Only operations of this kind fail.
     only: Option<Op>,
+    /// The next operation of this kind panics.
+    panic: Option<Op>,
     /// Every change of the file with this name fails.
     file: Option<(&'static str, i32)>,
     /// How much space there is said to be, if not what there is.
@@ -79,6 +81,11 @@ impl FaultyFs {
         plan.only = only;
     }
 
+    /// Lets the next operation of a kind panic, as a mistake of ours would.
+    pub(crate) fn panic_at(&self, op: Op) {
+        self.plan.lock().unwrap().panic = Some(op);
+    }
+
     /// Lets every change of the file with this name fail.
     pub(crate) fn fail_file(&self, name: &'static str, errno: i32) {
         self.plan.lock().unwrap().file = Some((name, errno));
@@ -100,6 +107,10 @@ impl FaultyFs {
     fn step(&self, op: Op, path: &Path, bytes: usize) -> io::Result<()> {
         let mut plan = self.plan.lock().unwrap();
         plan.steps.push(Step { op, path: path.to_owned(), bytes });
+        if plan.panic.take_if(|panic| *panic == op).is_some() {
+            drop(plan);
+            panic!("planned");
+        }
         if let Some((name, errno)) = plan.file
             && path.ends_with(name)
         {

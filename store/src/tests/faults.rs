@@ -79,6 +79,61 @@ fn a_failed_write_is_indeterminate_and_poisons_the_writer() {
     acknowledged(&["0".to_owned()], &open(&fs, &path, small()).unwrap());
 }
 
+#[test]
+fn after_a_panic_of_whoever_writes_nothing_is_written_until_the_store_is_reopened() {
+    for op in [Op::Write, Op::Sync] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let fs = FaultyFs::default();
+        let store = open(&fs, &path, small()).unwrap();
+        store.append_blocking(append("a-1", "0")).unwrap();
+        fs.panic_at(op);
+        // The caller's own thread writes here.
+        let write = || store.append_blocking(append("a-1", "1"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).unwrap_err();
+        fs.take_steps();
+        for _ in 0..2 {
+            for answer in [
+                store.append_blocking(append("a-1", "2")),
+                block_on(EventLog::append(&store, append("b-1", "3"))),
+            ] {
+                let error = answer.unwrap_err();
+                assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+            }
+        }
+        let error = store.flush().unwrap_err();
+        assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+        assert_eq!(fs.take_steps(), []);
+        assert_eq!(all(&store).len(), 1, "reads see what was acknowledged");
+        assert!(store.close().is_err());
+        let store = open(&fs, &path, small()).unwrap();
+        assert!(!store.recovery().clean);
+        acknowledged(&["0".to_owned()], &store);
+        store.append_blocking(append("a-1", "again")).unwrap();
+    }
+}
+
+#[test]
+fn who_shares_a_write_with_one_that_panics_is_told_that_nobody_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let store = open(&fs, &dir.path().join("s"), small()).unwrap();
+    let mut answers = Vec::new();
+    let requests = ["a-1", "b-1"].map(|stream| {
+        let mut request = Request::new(append(stream, "0"), 64 * 1024).unwrap();
+        answers.push(request.ask());
+        request
+    });
+    fs.panic_at(Op::Sync);
+    let write = || store.writer().write_together(requests.into());
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).unwrap_err();
+    for mut answer in answers {
+        let error = answer.try_recv().unwrap().answer.unwrap_err();
+        assert!(matches!(error, AppendError::Indeterminate(_)), "{error}");
+        assert_eq!(error.effect(), Effect::Unknown);
+    }
+}
+
 /// Appends until the first segment is full, then lets every operation of the roll fail in turn.
 #[test]
 fn a_roll_that_fails_at_any_step_loses_nothing() {

@@ -12,7 +12,7 @@
 //!   group, and numbers are given in that order;
 //! - a group is one frame, written with one call, synced with one call if anything in it asks for
 //!   it, indexed, published, and answered, in that order;
-//! - after a failed write or sync nothing is ever written again.
+//! - after a failed write or sync, or a panic on the way, nothing is ever written again.
 
 mod batch;
 mod group;
@@ -22,7 +22,9 @@ mod queue;
 mod remembered;
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use headwater_core::{
@@ -205,7 +207,8 @@ impl Writer {
     /// Writes one request in the caller's thread, if no other thread writes right now and it fits
     /// into the segment. A request that asks for a sync waits for it here.
     pub(crate) fn try_write(&self, request: Request) -> Inline {
-        let Ok(mut core) = self.core.try_lock() else { return Inline::Refused(request) };
+        let Ok(core) = self.core.try_lock() else { return Inline::Refused(request) };
+        let mut core = Held::new(core);
         if !core.tail.fits(request.batch.bytes.len()) {
             return Inline::Refused(request);
         }
@@ -278,8 +281,44 @@ impl Writer {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(core: &Mutex<Core>) -> Held<'_> {
+    // Whoever panicked has left word of it in there.
+    Held::new(core.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The writer, in the hands of one thread. If that panics, nothing is written any more.
+struct Held<'a> {
+    core: MutexGuard<'a, Core>,
+    /// The thread was on its way out of a panic before.
+    panicked: bool,
+}
+
+impl<'a> Held<'a> {
+    fn new(core: MutexGuard<'a, Core>) -> Self {
+        Self { core, panicked: thread::panicking() }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() && !self.panicked {
+            self.core.abandon();
+        }
+    }
 }
 
 impl Core {
@@ -469,6 +508,17 @@ impl Core {
         self.poison = Some(Arc::clone(&cause)).filter(|_| !planted(Bug::GoOnAfterFailedSync));
         self.ended.store(true, Ordering::Release);
         AppendError::Indeterminate(cause)
+    }
+
+    /// Ends writing after a panic: how far it came, nobody knows.
+    fn abandon(&mut self) {
+        let cause = io::Error::other("a thread panicked while it was writing");
+        let error = self.broken(TailError::Broken(Arc::new(cause)));
+        self.group.clear();
+        for Waiting { asker, lent, .. } in self.group.waiting.drain(..) {
+            asker.tell(Err(error.clone()), lent, &mut self.answer);
+        }
+        self.answer = None;
     }
 
     fn sync_due(&self) -> Option<Instant> {
