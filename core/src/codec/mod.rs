@@ -151,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn a_float_survives_json_to_its_last_bit() {
+        for float in [31.245_270_191_439_438_f64, 121.481_438_711_777_43, 5e-324, f64::MAX] {
+            let json = Json::encode(&float).unwrap();
+            assert_eq!(Json::decode::<f64>(&json).unwrap().to_bits(), float.to_bits(), "{float}");
+        }
+    }
+
+    #[test]
     fn the_bytes_of_bincode_are_frozen() {
         let bytes = Bincode::encode(&Fact::Opened { seats: 70_000 }).unwrap();
         assert_eq!(&bytes[..], [0, 252, 0x70, 0x11, 0x01, 0x00]);
