@@ -20,6 +20,7 @@ mod log;
 mod memory;
 mod metadata;
 mod name;
+mod pattern;
 mod position;
 mod query;
 mod slot;
@@ -44,6 +45,7 @@ pub use metadata::{Headers, InvalidHeader};
 pub use name::{
     Category, EventType, GroupName, InvalidName, Key, NameFault, StreamId, Tag, category_of,
 };
+pub use pattern::{EventPattern, InvalidPattern, Matchable, NeverMatches, PatternFault, TextPlace};
 pub use position::{Position, Revision, SchemaVersion};
 pub use query::{Query, QueryItem, Selectable};
 pub use slot::{InvalidSlot, SLOT_COUNT, Slot};

@@ -24,3 +24,11 @@ pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const BATCH_EVENTS_MAX: usize = 16_384;
 /// Most bytes of one append, payloads and metadata together.
 pub const BATCH_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// Longest event pattern in bytes, as text.
+pub const PATTERN_BYTES_MAX: usize = 16 * 1024;
+/// Deepest nesting of lists and objects in an event pattern.
+pub const PATTERN_DEPTH_MAX: usize = 64;
+/// Most combinations that the branches of an event pattern's `$or`s give.
+pub const PATTERN_ALTERNATIVES_MAX: u64 = 1_000;
+/// Most fields that these combinations have together.
+pub const PATTERN_FIELDS_MAX: u64 = 50_000;
