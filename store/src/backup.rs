@@ -127,6 +127,10 @@ impl BackupError {
 /// [`Store::backup`](crate::Store::backup) for what it shares with the store, and for what lies in
 /// `into`. `progress` is told now and then how far it is.
 ///
+/// Where a sync of the writer has failed and its process still runs, the cache cannot be told from
+/// the device: the end of the backup may be events that the store loses when it is opened anew. None
+/// of them was acknowledged as durable.
+///
 /// # Errors
 ///
 /// [`BackupError`]; `into` is no store then.

@@ -9,9 +9,9 @@ use headwater_core::{LogId, Position};
 use super::BackupError;
 use crate::error::OpenError;
 use crate::format::identity::Identity;
-use crate::format::segment::LogKind;
+use crate::format::segment::{LogKind, parse_file_name};
 use crate::format::tails::Tails;
-use crate::fs::{Fs, read_file};
+use crate::fs::{Access, Fs, read_file};
 use crate::ledger;
 use crate::log::{Depth, LogDir};
 use crate::open;
@@ -60,6 +60,7 @@ impl Source {
     /// A store that no process has open, or that another one is writing.
     pub(super) fn beside(fs: &Arc<dyn Fs>, root: &Path, depth: Depth) -> Result<Self, BackupError> {
         for _ in 0..ATTEMPTS_MAX {
+            see_device(fs.as_ref(), root)?;
             let Some((offsets, groups)) = offsets_beside(fs, root)? else {
                 thread::yield_now();
                 continue;
@@ -80,6 +81,29 @@ impl Source {
         }
         Err(BackupError::Overtaken { path: root.to_owned() })
     }
+}
+
+/// Lets the newest segments be read from the device, as recovery does: after a failed sync the cache
+/// shows what the device may not have. As long as a writer maps them, this changes nothing.
+fn see_device(fs: &dyn Fs, root: &Path) -> Result<(), BackupError> {
+    for kind in [LogKind::Offsets, LogKind::Events] {
+        let folder = root.join(kind.folder());
+        let names = match fs.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            names => names.map_err(BackupError::io("list", &folder))?,
+        };
+        let numbered = names.into_iter().filter_map(|name| Some((parse_file_name(&name)?.1, name)));
+        let Some((_, newest)) = numbered.max() else { continue };
+        let path = folder.join(newest);
+        let file = match fs.open(&path, Access::Read) {
+            // A writer went over to another one, and that is newer than any failure.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file.map_err(BackupError::io("open", &path))?,
+        };
+        file.sync().map_err(BackupError::io("sync", &path))?;
+        file.evict().map_err(BackupError::io("evict", &path))?;
+    }
+    Ok(())
 }
 
 /// Reads the files that retention writes.

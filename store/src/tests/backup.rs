@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use headwater_core::Durability;
-
+use headwater_core::{AppendError, Durability};
 use pollster::block_on;
 
+use super::incidents::{DISK, on_disk, payloads, stop};
 use super::*;
 use crate::backup::{BackupError, backup_on, restore_on};
 use crate::fs::faulty::Op;
 use crate::fs::sim::{Fault, SimFs, Survival};
+use crate::log::Depth;
 use crate::options::OpenMode;
+use crate::read_only::ReadOnlyStore;
 use crate::retention::{Cutoff, Passing};
 
 const EIO: i32 = 5;
@@ -162,4 +164,54 @@ fn a_backup_that_power_cuts_short_is_no_store_and_one_that_was_done_is_whole() {
         }
     }
     assert_eq!(ways.into_iter().collect::<Vec<_>>(), ["a store", "nothing", "unfinished"]);
+}
+
+#[test]
+fn what_a_failed_sync_kept_from_the_device_is_backed_up_only_beside_its_writer() {
+    let into = Path::new(DISK).join("backup");
+    for writer_runs in [false, true] {
+        let disk = SimFs::new(Path::new(DISK));
+        let fs: Arc<dyn Fs> = Arc::new(disk.clone());
+        let store = on_disk(&disk, Durability::Sync);
+        let root = store.path().to_owned();
+        store.append_blocking(append("a-1", "told")).unwrap();
+        // It is written, and the sync fails.
+        disk.fail_at(disk.steps() + 1, Fault::Once(EIO));
+        let unknown = store.append_blocking(append("a-1", "unknown")).unwrap_err();
+        assert!(matches!(unknown, AppendError::Indeterminate(_)), "{unknown}");
+        if writer_runs {
+            let refused = store.backup(&into).unwrap_err();
+            assert!(matches!(refused, BackupError::Events(AppendError::Poisoned(_))), "{refused}");
+            // It maps the segment.
+            disk.pin_cache();
+        } else {
+            stop(&disk, &store);
+            disk.kill_process();
+        }
+        backup_on(&fs, &root, &into, &mut |_| {}).unwrap();
+        let copy = Store::open_on(&fs, &into, existing()).unwrap();
+        let all = ["told", "unknown"];
+        assert_eq!(payloads(&copy), all[..if writer_runs { 2 } else { 1 }]);
+        drop(copy);
+        stop(&disk, &store);
+        disk.lose_power(Survival::Everything);
+        assert_eq!(payloads(&on_disk(&disk, Durability::Sync)), ["told"]);
+    }
+}
+
+#[test]
+fn an_export_holds_nothing_that_the_power_takes_from_the_log() {
+    let disk = SimFs::new(Path::new(DISK));
+    let fs: Arc<dyn Fs> = Arc::new(disk.clone());
+    let store = on_disk(&disk, Durability::Os);
+    for n in 0..3 {
+        store.append_blocking(append("a-1", &n.to_string())).unwrap();
+    }
+    let reader = ReadOnlyStore::open_on(&fs, store.path(), Depth::Newest).unwrap();
+    let exported = reader.export(std::io::sink(), |_| {}).unwrap();
+    drop(reader);
+    assert_eq!(exported.events, 3);
+    stop(&disk, &store);
+    disk.lose_power(Survival::Nothing);
+    assert_eq!(payloads(&on_disk(&disk, Durability::Os)), ["0", "1", "2"]);
 }

@@ -26,7 +26,8 @@ impl ReadOnlyStore {
     /// when this was opened or [refreshed](Self::refresh): a writer may go on meanwhile.
     /// [`Store::import`](crate::Store::import) makes a store of them. `progress` is told now and then.
     ///
-    /// The output needs no buffer.
+    /// The output needs no buffer. What is written was made durable in the log before, but for what
+    /// [`backup`](crate::backup) says of a writer whose sync has failed.
     ///
     /// # Errors
     ///
@@ -42,6 +43,10 @@ impl ReadOnlyStore {
     ) -> Result<Transferred, ExportError> {
         if let Some(damage) = self.damage().or(self.groups_damage()) {
             return Err(ExportError::Damaged(damage.clone()));
+        }
+        // So that the power takes nothing from the log that another one has then.
+        if let Some(active) = &self.log.active {
+            active.file.sync().map_err(|error| ReadError::Io(Arc::new(error)))?;
         }
         let (start, head) = (self.start(), self.head());
         let mut lines = Lines::new(out, self.id());
