@@ -40,6 +40,9 @@ pub struct Checkpoint {
     /// The log's last event up to there, selected or not. A log that was restored, rolled back or
     /// lost its end has another one there once it has grown again. `None` before the first event,
     /// where retention had removed it already, and in checkpoints of earlier versions.
+    ///
+    /// It is read even where the selection leaves it out: damage in such an event stops the
+    /// projection with [`StopCause::Log`](crate::StopCause::Log), though it would never apply it.
     pub event: Option<EventId>,
 }
 

@@ -73,6 +73,9 @@ pub trait Projection: Send + 'static {
     fn version(&self) -> u32;
 
     /// Returns which events are applied.
+    ///
+    /// The others are not all passed over unread: a [`Checkpoint`](crate::Checkpoint) names the
+    /// log's last event, selected or not. If that one is damaged, the projection stops and says so.
     fn selection(&self) -> Query;
 
     /// Makes the empty read model, such as its tables. Runs once, in the transaction of the first

@@ -65,7 +65,8 @@ pub enum StopCause {
         /// What the sink said last.
         source: SinkError,
     },
-    /// Its log could not be read. See to the log.
+    /// Its log could not be read. See to the log. What cannot be read may be an event that the
+    /// selection leaves out: see [`Checkpoint::event`](crate::Checkpoint::event).
     #[error("projection {projection} cannot read the log after position {after}")]
     Log {
         /// The projection.
