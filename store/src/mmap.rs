@@ -28,7 +28,14 @@ use crate::mark::Mark;
 #[derive(Debug)]
 pub(crate) struct Map {
     inner: Mmap,
+    /// Sectors that a simulated device does not give.
+    #[cfg(test)]
+    bad: Spots,
 }
+
+/// Sectors of a file, as they are now.
+#[cfg(test)]
+pub(crate) type Spots = std::sync::Arc<std::sync::Mutex<std::collections::BTreeSet<u64>>>;
 
 impl Map {
     /// Maps a file. Its size must not shrink while the map lives (M1).
@@ -36,7 +43,27 @@ impl Map {
         // SAFETY: M1: files that are mapped here are never shortened, and M2 keeps every slice
         // below the bytes that may still change.
         let inner = unsafe { Mmap::map(file)? };
-        Ok(Self { inner })
+        Ok(Self {
+            inner,
+            #[cfg(test)]
+            bad: Spots::default(),
+        })
+    }
+
+    /// Lets populating fail where a simulated device does not give the bytes. They can be looked
+    /// at all the same, where a real one would answer with a signal.
+    #[cfg(test)]
+    pub(crate) fn spotted(self, bad: &Spots) -> Self {
+        Self { bad: bad.clone(), ..self }
+    }
+
+    #[cfg(test)]
+    fn ask_simulated(&self, from: u64, to: u64) -> io::Result<()> {
+        use crate::format::{BLOCK_BYTES, SECTOR_BYTES};
+        let (page, sector) = (BLOCK_BYTES as u64, SECTOR_BYTES as u64);
+        let pages = from / page * page / sector..to.next_multiple_of(page) / sector;
+        let bad = self.bad.lock().expect("nothing panics while it has the lock");
+        if bad.range(pages).next().is_some() { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
     /// Returns the published bytes (M2).
@@ -53,6 +80,8 @@ impl Map {
     /// Reads the pages of a range in, so that a device that fails gives an error here and not a
     /// signal later. Kernels before Linux 5.14 cannot; there it does nothing.
     pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.ask_simulated(from, to)?;
         #[cfg(target_os = "linux")]
         {
             let narrow = |at| usize::try_from(at).unwrap_or(usize::MAX).min(self.inner.len());

@@ -11,7 +11,7 @@
 //!
 //! Operations that change something are counted, and can fail by number; space and open files can
 //! run out; sectors can go bad, rot, get lost, or be written elsewhere. What cannot be had here is
-//! a read through a map that fails, since maps of memory do not.
+//! a signal, where somebody looks at a page of a map without asking for it first.
 //!
 //! Everything that was done goes into a trace: the same seed leaves the same trace.
 
@@ -63,6 +63,8 @@ struct Disk {
     files: HashMap<u64, Inode>,
     next_file: u64,
     locks: HashMap<PathBuf, Weak<Locked>>,
+    /// How often one was taken.
+    locked: u64,
     trace: DefaultHasher,
 }
 
@@ -171,6 +173,11 @@ impl SimFs {
     /// Returns whether an operation has failed, or was a lie, in this life.
     pub(crate) fn has_failed(&self) -> bool {
         self.disk().came == Came::Failure
+    }
+
+    /// Returns how often a lock was taken.
+    pub(crate) fn locked(&self) -> u64 {
+        self.disk().locked
     }
 
     /// Returns a digest of everything that was done, in order.
@@ -507,6 +514,7 @@ impl Fs for SimFs {
             }
         };
         disk.take_handle()?;
+        disk.locked += 1;
         let lock = Arc::new(Locked);
         disk.locks.insert(path.to_owned(), Arc::downgrade(&lock));
         Ok(Some(Arc::new(SimFile { fs: self.clone(), life: disk.life, inode, _lock: Some(lock) })))
@@ -632,11 +640,12 @@ impl FsFile for SimFile {
         self.with(Some(Op::Evict(self.inode)), |inode| if pinned { Ok(()) } else { inode.evict() })
     }
 
+    fn read_singly(&self) -> io::Result<()> {
+        self.with(None, |_| Ok(()))
+    }
+
     fn map(&self) -> io::Result<Map> {
-        self.with(None, |inode| {
-            inode.mapped = true;
-            Map::new(&inode.cache)
-        })
+        self.with(None, Inode::map)
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rustix::fs::MemfdFlags;
 
 use super::fault::{Dice, Fault, Survival};
 use super::gone;
 use crate::format::SECTOR_BYTES;
+use crate::mmap::{Map, Spots};
 use crate::planted::{Bug, planted};
 
 type Sector = [u8; SECTOR_BYTES];
@@ -19,15 +20,15 @@ const UNIT: u64 = SECTOR_BYTES as u64;
 #[derive(Debug)]
 pub(super) struct Inode {
     /// What reads and maps see. It is a file of its own in memory, so that maps of it are real.
-    pub(super) cache: Arc<File>,
+    cache: Arc<File>,
     pub(super) size: u64,
     /// It was mapped, so it must not shrink any more.
-    pub(super) mapped: bool,
+    mapped: bool,
     device: Vec<u8>,
     /// Contents of sectors since the last sync, oldest first.
     dirty: BTreeMap<u64, Vec<Sector>>,
     /// Sectors that the device cannot read, until they are written again.
-    bad: BTreeSet<u64>,
+    bad: Spots,
 }
 
 fn at(sector: u64) -> usize {
@@ -36,11 +37,11 @@ fn at(sector: u64) -> usize {
 
 impl Inode {
     pub(super) fn new() -> io::Result<Self> {
-        Self::of(Vec::new(), BTreeSet::new())
+        Self::of(Vec::new(), Spots::default())
     }
 
     /// A file that is in the cache as it is on the device.
-    fn of(device: Vec<u8>, bad: BTreeSet<u64>) -> io::Result<Self> {
+    fn of(device: Vec<u8>, bad: Spots) -> io::Result<Self> {
         let cache = File::from(rustix::fs::memfd_create("sim", MemfdFlags::CLOEXEC)?);
         cache.write_all_at(&device, 0)?;
         let size = device.len() as u64;
@@ -54,7 +55,7 @@ impl Inode {
 
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset + buffer.len() as u64;
-        if self.bad.range(offset / UNIT..end.div_ceil(UNIT)).next().is_some() {
+        if self.bad().range(offset / UNIT..end.div_ceil(UNIT)).next().is_some() {
             return Err(gone());
         }
         self.cache.read_exact_at(buffer, offset)
@@ -70,7 +71,7 @@ impl Inode {
         let (sectors, _) = content.as_chunks();
         for (sector, content) in (first..).zip(sectors) {
             self.dirty.entry(sector).or_default().push(*content);
-            self.bad.remove(&sector);
+            self.bad().remove(&sector);
         }
         Ok(())
     }
@@ -143,8 +144,18 @@ impl Inode {
         self.cache.write_all_at(&self.device[byte..=byte], bit / 8)
     }
 
-    pub(super) fn spoil(&mut self, sector: u64) {
-        self.bad.insert(sector);
+    fn bad(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Maps the file.
+    pub(super) fn map(&mut self) -> io::Result<Map> {
+        self.mapped = true;
+        Ok(Map::new(&self.cache)?.spotted(&self.bad))
+    }
+
+    pub(super) fn spoil(&self, sector: u64) {
+        self.bad().insert(sector);
     }
 
     /// What the device has after the power went.
