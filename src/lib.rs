@@ -17,6 +17,6 @@ pub use headwater_store::{
     ImportedId, Keep, Loss, Lost, Misplaced, OpenError, OpenMode, Options, Passing, Preallocation,
     ProgressFn, Quarantined, ReadOnlyStore, RecoveryReport, Remedy, Removal, Repair, RepairError,
     RepairReport, RepairStep, Retention, RetentionError, RetentionReport, Scan, SegmentSummary,
-    Severity, Store, TransferProgress, Transferred, VerifyDepth, VerifyOptions, VerifyReport,
-    backup, dump, repair, restore, verify,
+    Severity, Store, TransferProgress, Transferred, Unreadable, VerifyDepth, VerifyOptions,
+    VerifyReport, backup, dump, repair, restore, verify,
 };

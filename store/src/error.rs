@@ -8,7 +8,7 @@ use std::sync::Arc;
 use headwater_core::Position;
 use serde::Serialize;
 
-use crate::format::segment::parse_file_name;
+use crate::format::segment::{LogKind, parse_file_name};
 
 /// What can be done about damage if there is no backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,6 +24,12 @@ pub enum Remedy {
 }
 
 impl Remedy {
+    /// Returns the repair that takes a segment out, if the file is one of the events.
+    pub(crate) fn without(segment: &Path) -> Option<Self> {
+        let (_, id) = parse_file_name(segment.file_name()?.to_str()?)?;
+        without(segment.parent()?, id)
+    }
+
     /// Returns the command that says what would be done to a store, and does it with `--apply`. A
     /// shell takes it as it is.
     pub fn command(self, root: &Path) -> String {
@@ -38,6 +44,19 @@ impl Remedy {
             Self::Reindex => format!("headwater repair {root} --reindex"),
         }
     }
+}
+
+/// Names the repair of a segment, if there is one.
+fn advice(root: &Path, remedy: Option<Remedy>) -> String {
+    remedy.map_or_else(String::new, |remedy| {
+        format!(", or see what `{}` can keep", remedy.command(root))
+    })
+}
+
+/// Returns the repair that takes a segment out of the log in a folder. That of the groups' progress
+/// has none.
+fn without(folder: &Path, id: u64) -> Option<Remedy> {
+    folder.ends_with(LogKind::Events.folder()).then_some(Remedy::QuarantineSegment(id))
 }
 
 /// Returns the directory of the store that a segment belongs to.
@@ -120,7 +139,7 @@ pub enum OpenError {
         detail: String,
     },
     /// A segment is gone.
-    #[error("segment {id} is missing from {}; restore it from a backup, or see what `{}` can keep", path.display(), Remedy::QuarantineSegment(*id).command(path.parent().unwrap_or(path)))]
+    #[error("segment {id} is missing from {}; restore it from a backup{}", path.display(), advice(path.parent().unwrap_or(path), without(path, *id)))]
     MissingSegment {
         /// The folder.
         path: PathBuf,
@@ -161,6 +180,17 @@ pub enum OpenError {
         /// What is wrong.
         detail: String,
     },
+    /// The device does not give a part of a segment. What can be read of the store can be read
+    /// with [`ReadOnlyStore`](crate::ReadOnlyStore).
+    #[error("the device does not give all of {}; restore it from a backup{}", path.display(), advice(store_of(path), *remedy))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What can be done without a backup.
+        remedy: Option<Remedy>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
     /// The disk is full.
     #[error("no space to open {}; free some", path.display())]
     StorageFull {
@@ -194,6 +224,9 @@ impl OpenError {
             Self::MissingSegment { path, id } => {
                 (Some(path), None, format!("segment {id} is missing"))
             }
+            Self::Unreadable { path, source, .. } => {
+                (Some(path), None, format!("the device does not give all of it: {source}"))
+            }
             _ => (None, None, self.to_string()),
         }
     }
@@ -202,12 +235,22 @@ impl OpenError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::UnexplainedTail { .. } | Self::AcknowledgedDamage { .. } => Some(Remedy::CutTail),
-            Self::MissingSegment { id, .. } => Some(Remedy::QuarantineSegment(*id)),
-            Self::File { path, .. } => {
-                let (_, id) = parse_file_name(path.file_name()?.to_str()?)?;
-                Some(Remedy::QuarantineSegment(id))
-            }
+            Self::MissingSegment { path, id } => without(path, *id),
+            Self::File { path, .. } => Remedy::without(path),
+            Self::Unreadable { remedy, .. } => *remedy,
             _ => None,
+        }
+    }
+
+    /// Names what keeps a segment from being read, and what may help if it is the device.
+    pub(crate) fn read(segment: &Path, remedy: Option<Remedy>) -> impl FnOnce(io::Error) -> Self {
+        let path = segment.to_owned();
+        move |error| {
+            if crate::fs::is_unreadable(&error) {
+                Self::Unreadable { path, remedy, source: Arc::new(error) }
+            } else {
+                Self::io("read", path)(error)
+            }
         }
     }
 

@@ -125,7 +125,27 @@ impl Store {
         options: Options,
     ) -> Result<Self, OpenError> {
         let options = options.checked()?;
-        let opened = open::open(fs, path, &options)?;
+        Self::with(fs, path, &options, open::open(fs, path, &options)?)
+    }
+
+    /// Opens a store whose lock somebody has, who keeps a hold of it.
+    pub(crate) fn open_locked(
+        fs: &Arc<dyn Fs>,
+        path: &Path,
+        options: Options,
+        lock: Arc<dyn FsFile>,
+    ) -> Result<Self, OpenError> {
+        let options = options.checked()?;
+        Self::with(fs, path, &options, open::open_locked(fs, path, &options, lock)?)
+    }
+
+    /// Starts the threads of a store.
+    fn with(
+        fs: &Arc<dyn Fs>,
+        path: &Path,
+        options: &Options,
+        opened: Opened,
+    ) -> Result<Self, OpenError> {
         let Opened { id, lock, catalog, tail, offsets, report } = opened;
         let window = options.idempotency_window;
         let tails = TailsFile::new(Arc::clone(fs), path.to_owned(), id);
@@ -155,7 +175,8 @@ impl Store {
         });
         if options.retention != Retention::default() {
             let (keeper, segments) = (Arc::clone(&keeper), view.all_segments());
-            let work = move || keeper.run(&segments, options.retention);
+            let retention = options.retention;
+            let work = move || keeper.run(&segments, retention);
             let third = spawn("headwater-retention", Box::new(work));
             running.keeper = Some(third.inspect_err(|_| {
                 appends.close();

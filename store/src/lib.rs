@@ -62,7 +62,9 @@ pub use log::Cut;
 pub use open::RecoveryReport;
 pub use options::{OpenMode, Options, Preallocation};
 pub use read_only::{ReadOnlyStore, SegmentSummary};
-pub use repair::{Effort, Keep, Loss, Lost, Repair, RepairError, RepairReport, RepairStep, repair};
+pub use repair::{
+    Effort, Keep, Loss, Lost, Repair, RepairError, RepairReport, RepairStep, Unreadable, repair,
+};
 pub use retention::{Cutoff, Passing, Retention, RetentionError, RetentionReport};
 pub use scan::{EventRef, Scan};
 pub use transfer::{

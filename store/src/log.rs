@@ -7,7 +7,7 @@ use std::sync::Arc;
 use headwater_core::{LogId, Position, Timestamp};
 
 use crate::catalog::file_fault;
-use crate::error::OpenError;
+use crate::error::{OpenError, Remedy};
 use crate::format::BLOCK_BYTES;
 use crate::format::catalog::LogEntry;
 use crate::format::frame::FrameHeader;
@@ -63,7 +63,8 @@ impl LogDir {
         let file = self.fs.open(&path, Access::Read).map_err(io("open"))?;
         let size = file.size().map_err(io("size"))?;
         let mut block = vec![0; BLOCK_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX))];
-        file.read_at(&mut block, 0).map_err(io("read"))?;
+        let read = file.read_at(&mut block, 0);
+        read.map_err(OpenError::read(&path, Remedy::without(&path)))?;
         let header =
             SegmentHeader::decode(&block).map_err(|fault| file_fault(path.clone(), &fault))?;
         let detail = if header.store != self.store {
@@ -306,13 +307,14 @@ fn open_segment(
     if depth == Depth::Newest {
         go_on_behind_index(dir, &segment, &mut recovered.end);
     }
-    let io = |action| OpenError::io(action, &path);
+    let remedy = if step.is_active { Some(Remedy::CutTail) } else { Remedy::without(&path) };
+    let unread = || OpenError::read(&path, remedy);
     let whole = if step.is_active && purpose == Purpose::Read {
         // A writer may be at work, and what it is writing must not be looked at in a map.
-        Cow::Owned(segment.copy().map_err(io("read"))?)
+        Cow::Owned(segment.copy().map_err(unread())?)
     } else {
         let (from, len) = (recovered.end.end, if clean { CLEAN_BYTES } else { u64::MAX });
-        Cow::Borrowed(segment.whole(from, from.saturating_add(len)).map_err(io("read"))?)
+        Cow::Borrowed(segment.whole(from, from.saturating_add(len)).map_err(unread())?)
     };
     let rest = if clean { Rest::IsZero } else { Rest::Look };
     let (walked, tail) =

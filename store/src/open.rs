@@ -63,6 +63,16 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, root: &Path, options: &Options) -> Result<O
         fs.create_dir(root).map_err(OpenError::io("create", root))?;
     }
     let lock = lock(fs.as_ref(), root)?;
+    open_locked(fs, root, options, lock)
+}
+
+/// Opens a store to write under a lock that was taken. `options` are checked.
+pub(crate) fn open_locked(
+    fs: &Arc<dyn Fs>,
+    root: &Path,
+    options: &Options,
+    lock: Arc<dyn FsFile>,
+) -> Result<Opened, OpenError> {
     // Again: somebody may have created it before we had the lock.
     let created = admit(fs.as_ref(), root, options.mode)? != Found::Store;
     if created {

@@ -318,9 +318,9 @@ pub(crate) fn file_index(dir: &LogDir, segment: &Segment, frozen: &Frozen) -> bo
 /// Names what keeps a segment from being opened, for a reader at `position`.
 fn read_error(position: Position, error: OpenError) -> ReadError {
     match error {
-        OpenError::Io { source, .. } | OpenError::StorageFull { source, .. } => {
-            ReadError::Io(source)
-        }
+        OpenError::Io { source, .. }
+        | OpenError::StorageFull { source, .. }
+        | OpenError::Unreadable { source, .. } => ReadError::Io(source),
         OpenError::AcknowledgedDamage { path, position, offset, detail }
         | OpenError::UnexplainedTail { path, position, offset, detail } => {
             ReadError::Damaged { position, file: path.display().to_string(), offset, detail }

@@ -131,6 +131,20 @@ fn a_damaged_index_loses_nothing_and_is_built_anew() {
 }
 
 #[test]
+fn a_segment_that_is_not_there_cannot_be_taken_out() {
+    let place = closed();
+    let newest = segments(&place).len();
+    for id in [newest + 1, 99] {
+        let there = format!("there is no segment {id}: the log has 1 to {newest}\n");
+        let id = id.to_string();
+        for apply in [&[][..], &["--apply", "--lose-acknowledged"]] {
+            let arguments = [&["--quarantine-segment", &id[..]], apply].concat();
+            place.look("repair", &arguments).fails(2, &[&there]);
+        }
+    }
+}
+
+#[test]
 fn a_store_that_is_open_is_not_repaired() {
     let place = closed();
     let _store = place.open();

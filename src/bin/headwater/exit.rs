@@ -142,5 +142,6 @@ pub(crate) fn is_damage(error: &OpenError) -> bool {
             | OpenError::MissingSegment { .. }
             | OpenError::AcknowledgedDamage { .. }
             | OpenError::UnexplainedTail { .. }
+            | OpenError::Unreadable { .. }
     )
 }

@@ -1,16 +1,21 @@
 //! `headwater repair`: what can be kept of a damaged store that has no backup.
 
+use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use headwater::{
-    Effort, Keep, Loss, Lost, Remedy, Repair, RepairError, RepairReport, RepairStep, VerifyOptions,
+    Effort, Fault, Keep, Loss, Lost, Remedy, Repair, RepairError, RepairReport, RepairStep,
+    Severity, Unreadable, VerifyOptions,
 };
 use serde::Serialize;
 
 use crate::damage::Damage;
-use crate::exit::{EXIT_CODES, Exit, Failure, is_damage};
+use crate::exit::{EXIT_CODES, Exit, Failure, complain, is_damage};
 use crate::output::{self, count, size, tame};
+
+/// Ranges that cannot be read are shown up to this many.
+const RANGES_SHOWN: usize = 20;
 
 const ORDER: &str = "\
 A backup is better than a repair. Without one: copy the directory; run `headwater repair DIR`, which
@@ -18,9 +23,19 @@ says what is damaged and which repair may help; run that repair, which only says
 read what would be lost; run it again with --apply.
 
 Whatever stops counting is copied to quarantine/ in the store before it is touched, and stays there
-until somebody removes it. A repair that was interrupted is finished by running it again. Where
-acknowledged events are lost, their positions are given anew: read models and other followers that
-have seen them must be rebuilt. Consumer groups are set back by the repair itself.
+until somebody removes it. Blocks that the device does not give are zeros in the copy; a text beside
+it says which. A repair that was interrupted says how far it came, and is finished by running it
+again. Consumer groups are set back by the repair itself.
+
+Where the log ends earlier than before, positions and revisions are given anew, to other events. A
+projection that had seen the old ones refuses to run once the log has grown to its checkpoint again
+and until then, since its checkpoint is beyond the head; rebuild it. Nothing else notices: who
+keeps positions elsewhere must start over from before the cut.
+
+Where the log begins later than before (--keep newer), the streams go on with the revision behind
+the last one that could be read. If the last events of a stream were in what could not be read, and
+nothing of it is behind, their revisions are given anew, to other events. Who expects a revision of
+such a stream, or keeps one elsewhere, must load it again.
 
 ";
 
@@ -98,7 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let spinner = output::spinner(if args.apply { "repairing" } else { "looking" });
     let repaired = headwater::repair(&args.dir, what, loss, effort);
     spinner.finish_and_clear();
-    let report = repaired?;
+    let report = repaired.map_err(|error| tell_how_far(&error).unwrap_or_else(|| error.into()))?;
     let mut out = output::open();
     if args.json {
         output::json_line(&mut out, &report)?;
@@ -110,6 +125,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if is_left { Err(Failure::Told(Exit::Todo)) } else { Ok(()) }
 }
 
+/// Says what was done and what was not, where a repair stopped on the way.
+fn tell_how_far(error: &RepairError) -> Option<Failure> {
+    let RepairError::Interrupted { done, left, .. } = error else { return None };
+    complain(&format!("error: {error}"), error.source());
+    let did = done.iter().map(|step| ("did      ", step));
+    for (word, step) in did.chain(left.iter().map(|step| ("not done ", step))) {
+        complain(&format!("{word} {}", describe(step)), None);
+    }
+    Some(Failure::Told(Exit::Failed))
+}
+
 /// Says what is damaged and what may help.
 fn look(args: &Args) -> Result<(), Failure> {
     let spinner = output::spinner("checking");
@@ -117,9 +143,10 @@ fn look(args: &Args) -> Result<(), Failure> {
     spinner.finish_and_clear();
     let (damage, mut remedies): (Vec<Damage>, Vec<Remedy>) = match checked {
         Ok(report) => {
-            let bad = report.faults.iter().filter(|fault| fault.remedy.is_some());
-            bad.map(|f| (Damage::of_fault(f, &args.dir), f.remedy.unwrap_or(Remedy::Reindex)))
-                .unzip()
+            let is_bad = |f: &&Fault| f.remedy.is_some() || f.severity == Severity::Damage;
+            let bad: Vec<_> = report.faults.iter().filter(is_bad).collect();
+            let damage = bad.iter().map(|fault| Damage::of_fault(fault, &args.dir)).collect();
+            (damage, bad.iter().filter_map(|fault| fault.remedy).collect())
         }
         Err(error) if is_damage(&error) => {
             let damage = vec![Damage::of_opening(&error, &args.dir)];
@@ -146,7 +173,12 @@ fn look(args: &Args) -> Result<(), Failure> {
         }
     }
     output::finish(out)?;
-    if found.damage.is_empty() { Ok(()) } else { Err(Failure::Told(Exit::Todo)) }
+    match (&found.damage[..], &found.repairs[..]) {
+        ([], _) => Ok(()),
+        // No repair helps, only a backup.
+        (_, []) => Err(Failure::Told(Exit::Damaged)),
+        _ => Err(Failure::Told(Exit::Todo)),
+    }
 }
 
 fn human(out: &mut impl Write, report: &RepairReport) -> Result<(), Failure> {
@@ -159,6 +191,9 @@ fn human(out: &mut impl Write, report: &RepairReport) -> Result<(), Failure> {
     }
     for lost in &report.lost {
         write_lost(out, lost)?;
+    }
+    for unreadable in &report.unreadable {
+        write_unreadable(out, unreadable)?;
     }
     for kept in &report.kept {
         writeln!(out, "kept      {}", kept.display())?;
@@ -178,8 +213,8 @@ fn describe(step: &RepairStep) -> String {
             size(*bytes),
             show(file)
         ),
-        RepairStep::TakeOut { file, bytes } => {
-            format!("copy {} ({}) to quarantine/, and remove it", show(file), size(*bytes))
+        RepairStep::Copy { file, bytes } => {
+            format!("copy {} ({}) to quarantine/", show(file), size(*bytes))
         }
         RepairStep::EndLog { log, last } => {
             format!("note in the catalog that {log}/ ends with position {last}")
@@ -189,6 +224,7 @@ fn describe(step: &RepairStep) -> String {
                 "note in TAILS, LEDGER and the catalog that the log begins after position {after}"
             )
         }
+        RepairStep::Remove { file } => format!("remove {} and its index", show(file)),
         RepairStep::Reindex { file, detail } => format!("build {} anew: {detail}", show(file)),
         RepairStep::SeekGroup { group, to } => {
             format!("set group {group} back to position {to}; it meets what comes after again")
@@ -200,7 +236,7 @@ fn write_lost(out: &mut impl Write, lost: &Lost) -> Result<(), Failure> {
     let what = if lost.log == "offsets" { "entries of groups' progress" } else { "positions" };
     let how = match (lost.log, lost.acknowledged) {
         (_, false) => "never acknowledged as durable",
-        (_, true) => "acknowledged as durable",
+        (_, true) => "acknowledged as durable, or may have been",
     };
     writeln!(out, "lost      {what} {} through {}, {how}", lost.first, lost.last)?;
     writeln!(out, "          {} of them can be read in what is kept", lost.readable)?;
@@ -209,6 +245,22 @@ fn write_lost(out: &mut impl Write, lost: &Lost) -> Result<(), Failure> {
     }
     if lost.streams_left_out > 0 {
         writeln!(out, "          and {}", count(lost.streams_left_out, "more stream"))?;
+    }
+    Ok(())
+}
+
+fn write_unreadable(out: &mut impl Write, unreadable: &Unreadable) -> Result<(), Failure> {
+    let Unreadable { file, bytes, ranges } = unreadable;
+    writeln!(out, "unread    {} of {}", size(*bytes), file.display())?;
+    for range in ranges.iter().take(RANGES_SHOWN) {
+        writeln!(out, "          bytes {} to {}", range.start, range.end - 1)?;
+    }
+    if let Some(more @ 1..) = ranges.len().checked_sub(RANGES_SHOWN) {
+        writeln!(
+            out,
+            "          and {}, as the text beside the copy says",
+            count(more as u64, "more range")
+        )?;
     }
     Ok(())
 }
@@ -222,7 +274,7 @@ impl From<RepairError> for Failure {
             | RepairError::Between { .. } => Exit::BadInput,
             RepairError::Elsewhere { .. }
             | RepairError::NothingLeft { .. }
-            | RepairError::EndDamaged { .. } => Exit::Damaged,
+            | RepairError::EdgeDamaged { .. } => Exit::Damaged,
             _ => Exit::Failed,
         };
         Self::Error(exit, Box::new(error))

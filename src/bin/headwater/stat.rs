@@ -153,7 +153,7 @@ fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), 
     let kept = quarantined(dir);
     if kept > 0 {
         let files = count(kept as u64, "file");
-        writeln!(out, "cut off   {files} in quarantine/, never acknowledged as durable")?;
+        writeln!(out, "set aside {files} in quarantine/, by recovery or a repair")?;
     }
     let events = store.damage().map(|error| Damage::of_opening(error, dir));
     let groups = store.groups_damage().map(|error| Damage::of_groups(error, dir));
@@ -163,7 +163,7 @@ fn human(out: &mut impl Write, store: &ReadOnlyStore, dir: &Path) -> Result<(), 
     events.iter().chain(&groups).try_for_each(|damage| damage.write(out))
 }
 
-/// Counts the torn ends that recovery has kept.
+/// Counts what recovery and repairs have kept.
 fn quarantined(dir: &Path) -> usize {
     // None is the usual case, and no reason to fail.
     fs::read_dir(dir.join("quarantine")).map_or(0, Iterator::count)

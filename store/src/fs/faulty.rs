@@ -250,6 +250,11 @@ impl FsFile for FaultyFile {
         self.inner.evict()
     }
 
+    fn read_singly(&self) -> io::Result<()> {
+        self.look();
+        self.inner.read_singly()
+    }
+
     fn map(&self) -> io::Result<Map> {
         self.look();
         self.inner.map()

@@ -15,6 +15,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::mmap::Map;
 use crate::planted::{Bug, planted};
 
@@ -98,6 +100,9 @@ pub(crate) trait FsFile: fmt::Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Drops clean pages from the cache, so that the next read asks the device.
     fn evict(&self) -> io::Result<()>;
+    /// Lets later reads ask the device for what they need and for nothing beside it, so that what
+    /// lies next to an unreadable place can be read.
+    fn read_singly(&self) -> io::Result<()>;
     /// Maps the whole file for reading.
     fn map(&self) -> io::Result<Map>;
 }
@@ -159,4 +164,10 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Returns whether an error means that the device does not give these bytes, and may give others.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    // The last two are a bad medium and a failed check of it, where the file system passes them on.
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NODATA | Errno::ILSEQ))
 }

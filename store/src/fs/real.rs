@@ -126,6 +126,12 @@ impl FsFile for RealFile {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 
+    fn read_singly(&self) -> io::Result<()> {
+        // The cache may have pages of many blocks, which are there as a whole or not at all.
+        self.evict()?;
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::Random)?)
+    }
+
     fn map(&self) -> io::Result<Map> {
         Map::new(&self.file)
     }

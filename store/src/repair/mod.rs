@@ -5,40 +5,35 @@
 //! it is touched. The steps stand in an order in which a crash after any of them leaves a store
 //! that either opens, or refuses and can be repaired by the same command again.
 
+mod carry;
+mod error;
+mod plan;
+mod quarantine;
+mod salvage;
 mod segment;
 pub(crate) mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_core::{GroupError, GroupLog, GroupName, GroupState, LogId, Position};
+use headwater_core::{GroupName, GroupState, LogId, Position};
 use serde::Serialize;
 
-use crate::catalog::CatalogFile;
-use crate::error::{OpenError, Remedy};
 use crate::format::catalog::Catalog;
-use crate::format::segment::LogKind;
-use crate::fs::{Access, Fs, RealFs, remove_file};
-use crate::handle::Store;
-use crate::ledger::Removal;
+use crate::format::segment::{LogKind, parse_file_name};
+use crate::fs::{Access, Fs, FsFile, RealFs};
 use crate::log::LogDir;
-use crate::open::{self, QUARANTINE};
-use crate::options::{OpenMode, Options};
+use crate::open;
 use crate::read_only::ReadOnlyStore;
-use crate::segments::Segments;
-use crate::sync::block_on;
-use crate::verify::{VerifyOptions, verify_on};
+use crate::verify::{VerifyOptions, wrong_indexes};
 
-use survey::Survey;
-
-/// Streams are named up to this many, and counted beyond.
-const STREAMS_NAMED: usize = 100;
-/// Segments are copied in steps of this size.
-const COPY_BYTES: usize = 1024 * 1024;
+pub use error::RepairError;
+use plan::{Action, Plan};
+use salvage::Holes;
 
 /// What is to be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +58,13 @@ pub enum Repair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
-    /// The log ends before the segment.
+    /// The log ends before the segment. The positions and revisions behind are given anew, to
+    /// other events: read models and whoever else has seen the old ones must be told, see
+    /// [`repair`].
     Older,
-    /// The log begins behind the segment.
+    /// The log begins behind the segment. A stream of which nothing is behind goes on after the
+    /// last revision that could be read: if its last events could not be, their revisions are given
+    /// anew, to other events. Positions are not.
     Newer,
 }
 
@@ -91,6 +90,13 @@ pub enum Effort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "step")]
 pub enum RepairStep {
+    /// A segment is copied to `quarantine/`.
+    Copy {
+        /// The segment.
+        file: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
     /// Bytes of a segment are copied to `quarantine/` and overwritten with zeros.
     Cut {
         /// The segment.
@@ -98,13 +104,6 @@ pub enum RepairStep {
         /// Where they begin.
         offset: u64,
         /// How many there are.
-        bytes: u64,
-    },
-    /// A segment is copied to `quarantine/` and removed.
-    TakeOut {
-        /// The segment.
-        file: PathBuf,
-        /// Its size.
         bytes: u64,
     },
     /// The catalog says from now on that a log ends here.
@@ -118,6 +117,11 @@ pub enum RepairStep {
     BeginLog {
         /// The last position before it.
         after: Position,
+    },
+    /// A segment that was copied is removed, with its index file.
+    Remove {
+        /// The segment.
+        file: PathBuf,
     },
     /// An index file is built anew, or removed if it is that of the newest segment.
     Reindex {
@@ -144,7 +148,8 @@ pub struct Lost {
     pub first: Position,
     /// The last position, as far as it is known.
     pub last: Position,
-    /// Whether any of them was acknowledged as durable.
+    /// Whether any of them was acknowledged as durable, or may have been: of the newest events
+    /// nothing on the disk says that they were not.
     pub acknowledged: bool,
     /// How many of them can still be read from what goes to `quarantine/`.
     pub readable: u64,
@@ -152,6 +157,24 @@ pub struct Lost {
     pub streams: Vec<(String, u64)>,
     /// How many more streams there are.
     pub streams_left_out: u64,
+}
+
+/// Bytes that the device does not give, so that no copy has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// The file that has them.
+    pub file: PathBuf,
+    /// How many there are.
+    pub bytes: u64,
+    /// Where they are, in blocks of 4 KiB.
+    pub ranges: Vec<Range<u64>>,
+}
+
+impl Unreadable {
+    fn new(file: PathBuf, holes: Holes) -> Self {
+        let ranges = holes.into_ranges();
+        Self { file, bytes: ranges.iter().map(|range| range.end - range.start).sum(), ranges }
+    }
 }
 
 /// What a repair did, or would do.
@@ -163,7 +186,10 @@ pub struct RepairReport {
     pub steps: Vec<RepairStep>,
     /// What is lost by it.
     pub lost: Vec<Lost>,
-    /// Where copies of it are kept.
+    /// What could not be copied, since the device does not give it. Zeros stand for it in the
+    /// copies, and a text beside each says where.
+    pub unreadable: Vec<Unreadable>,
+    /// Where copies are kept.
     pub kept: Vec<PathBuf>,
 }
 
@@ -174,98 +200,26 @@ impl RepairReport {
     }
 }
 
-/// Why a repair was not done. Unless it says so, nothing was changed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RepairError {
-    /// The store cannot be repaired in this way.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The end of the log is well, and something else is not.
-    #[error("the end of the log is well, and the damage is elsewhere: see `{}`", remedy.command(root))]
-    Elsewhere {
-        /// The directory.
-        root: PathBuf,
-        /// What may help there.
-        remedy: Remedy,
-    },
-    /// Acknowledged events would be lost.
-    #[error(
-        "this loses events that were acknowledged; to accept that, say so (--lose-acknowledged)"
-    )]
-    LosesAcknowledged,
-    /// There is no such segment.
-    #[error("there is no segment {id}: the log has {oldest} to {newest}")]
-    NoSegment {
-        /// The id.
-        id: u64,
-        /// The id of the oldest segment.
-        oldest: u64,
-        /// The id of the newest segment.
-        newest: u64,
-    },
-    /// Segments lie on both sides, and only one side can stay.
-    #[error(
-        "segment {id} lies between others, and positions have no holes: choose which side stays (--keep older or --keep newer)"
-    )]
-    Between {
-        /// The id.
-        id: u64,
-    },
-    /// Nothing would be left.
-    #[error("nothing would be left without segment {id}; restore the store from a backup")]
-    NothingLeft {
-        /// The id.
-        id: u64,
-    },
-    /// The segment that would become the end of the log is damaged too.
-    #[error(
-        "segment {id} would be the end of the log, and is damaged itself: {detail}; take it out instead"
-    )]
-    EndDamaged {
-        /// The id.
-        id: u64,
-        /// What is wrong.
-        detail: String,
-    },
-    /// The system refused something. What was done until then can be repeated.
-    #[error("cannot {action} {}; what was done until then can be repeated", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: Arc<io::Error>,
-    },
-    /// The log is repaired, and a group could not be set back.
-    #[error("the log is repaired, and group {group} could not be set back; run the same again")]
-    Group {
-        /// The group.
-        group: GroupName,
-        /// Why.
-        source: Arc<GroupError>,
-    },
-}
-
-impl RepairError {
-    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |error| Self::Io { action, path, source: Arc::new(error) }
-    }
-}
-
 /// Repairs a store that no program has open, or says what a repair would do.
+///
+/// Where the log ends earlier afterwards, positions are given to other events than before. A
+/// projection whose checkpoint lies behind the new end refuses to run, as beyond the head, and
+/// once the log has grown again, as `CheckpointMismatch::Diverged`, both in the `StartError` of its
+/// runner; it must be rebuilt. Groups are set back here, and meet some events again. Nothing else notices:
+/// whoever keeps positions elsewhere starts over from before the cut.
+///
+/// Where it begins later, with [`Keep::Newer`], revisions may be given again.
 ///
 /// # Errors
 ///
-/// [`RepairError`], with nothing changed unless it says so. A repair that was interrupted, by an
-/// error or a crash, is finished by asking for it again.
+/// [`RepairError`], with nothing changed unless it is [`RepairError::Interrupted`], which says how
+/// far it came. A repair that was interrupted, by an error or a crash, is finished by asking for
+/// it again.
 ///
 /// # Complexity
 ///
 /// Linear in the size of the segments that are concerned; in that of the log if its end is well or
-/// its beginning goes.
+/// its beginning goes. It takes memory for one segment, and a list of what it does.
 pub fn repair(
     path: impl AsRef<Path>,
     repair: Repair,
@@ -289,6 +243,7 @@ pub(crate) fn repair_on(
         Effort::DryRun => None,
         Effort::Apply => Some(open::lock(fs.as_ref(), root)?),
     };
+    see_what_was_written(fs, root)?;
     let mut repairer = Repairer::new(fs, root)?;
     let plan = match repair {
         Repair::CutTail => repairer.plan_tail()?,
@@ -296,72 +251,41 @@ pub(crate) fn repair_on(
         Repair::Reindex => repairer.plan_indexes()?,
     };
     let mut report = plan.report();
-    if effort == Effort::DryRun {
-        return Ok(report);
-    }
+    let Some(lock) = lock else { return Ok(report) };
     if report.loses_acknowledged() && loss == Loss::Refuse {
         return Err(RepairError::LosesAcknowledged);
     }
-    repairer.carry_out(&plan)?;
-    // A group is set back by the store itself, which takes the lock.
-    drop(lock);
-    repairer.seek_groups(&plan.seeks)?;
-    (report.applied, report.kept) = (true, repairer.kept);
+    repairer.carry_out(&plan, lock)?;
+    report.applied = true;
+    (report.kept, report.unreadable) = (repairer.kept, repairer.unreadable);
     Ok(report)
 }
 
-/// A range of a segment that is cut.
-#[derive(Debug)]
-struct Cutting {
-    dir: LogDir,
-    base: Position,
-    id: u64,
-    from: u64,
-    to: u64,
-}
-
-/// What is to be done, in this order, and what is lost by it.
-#[derive(Debug, Default)]
-struct Plan {
-    cuts: Vec<Cutting>,
-    /// Segments that are taken out, oldest first.
-    out: Vec<PathBuf>,
-    bytes_out: Vec<u64>,
-    /// A new beginning: the streams that end there, and the line of the ledger.
-    begin: Option<(Vec<crate::format::tails::StreamTail>, Removal, u64)>,
-    /// New ends of logs: active segment and last position.
-    ends: Vec<(LogKind, u64, Position)>,
-    indexes: Vec<(PathBuf, String)>,
-    seeks: Vec<(GroupName, Position)>,
-    lost: Vec<Lost>,
-}
-
-impl Plan {
-    fn report(&self) -> RepairReport {
-        let mut steps = Vec::new();
-        for cut in &self.cuts {
-            let name = crate::format::segment::file_name(cut.base, cut.id);
-            let file = cut.dir.path().join(name);
-            steps.push(RepairStep::Cut { file, offset: cut.from, bytes: cut.to - cut.from });
+/// Makes sure that what is planned from is on the disk, in the files that a repair or a writer
+/// writes in place.
+fn see_what_was_written(fs: &Arc<dyn Fs>, root: &Path) -> Result<(), RepairError> {
+    let mut files = vec![root.join(crate::catalog::FILE_NAME)];
+    for kind in [LogKind::Events, LogKind::Offsets] {
+        let folder = root.join(kind.folder());
+        if open::exists(fs.as_ref(), &folder)? {
+            let names = fs.list(&folder).map_err(RepairError::io("list", &folder))?;
+            let newest =
+                names.iter().filter_map(|name| Some((parse_file_name(name)?.1, name))).max();
+            files.extend(newest.map(|(_, name)| folder.join(name)));
         }
-        for (file, &bytes) in self.out.iter().zip(&self.bytes_out) {
-            steps.push(RepairStep::TakeOut { file: file.clone(), bytes });
-        }
-        for &(kind, _, last) in &self.ends {
-            steps.push(RepairStep::EndLog { log: kind.folder(), last });
-        }
-        if let Some((_, removal, _)) = &self.begin {
-            steps.push(RepairStep::BeginLog { after: removal.through });
-        }
-        for (file, detail) in &self.indexes {
-            steps.push(RepairStep::Reindex { file: file.clone(), detail: detail.clone() });
-        }
-        for (group, to) in &self.seeks {
-            steps.push(RepairStep::SeekGroup { group: group.clone(), to: *to });
-        }
-        let (applied, kept) = (false, Vec::new());
-        RepairReport { applied, steps, lost: self.lost.clone(), kept }
     }
+    for path in files {
+        let file = fs.open(&path, Access::Read).map_err(RepairError::io("open", &path))?;
+        see_the_disk(file.as_ref(), &path)?;
+    }
+    Ok(())
+}
+
+/// Lets reads see what the disk has: after a failed sync, also one of an earlier repair, the cache
+/// may hold something else.
+fn see_the_disk(file: &dyn FsFile, path: &Path) -> Result<(), RepairError> {
+    file.sync().map_err(RepairError::io("sync", path))?;
+    file.evict().map_err(RepairError::io("evict", path))
 }
 
 /// Where a repair is done.
@@ -371,14 +295,16 @@ struct Repairer {
     root: PathBuf,
     store: LogId,
     catalog: Catalog,
+    /// What was copied, and what could not be.
     kept: Vec<PathBuf>,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Repairer {
     fn new(fs: &Arc<dyn Fs>, root: &Path) -> Result<Self, RepairError> {
         let (identity, catalog) = open::read_only(fs.as_ref(), root)?;
-        let (fs, root, kept) = (Arc::clone(fs), root.to_owned(), Vec::new());
-        Ok(Self { fs, root, store: identity.id, catalog, kept })
+        let (fs, root, store) = (Arc::clone(fs), root.to_owned(), identity.id);
+        Ok(Self { fs, root, store, catalog, kept: Vec::new(), unreadable: Vec::new() })
     }
 
     fn dir(&self, kind: LogKind) -> LogDir {
@@ -408,171 +334,9 @@ impl Repairer {
     }
 
     /// Names index files that do not agree with their segments, or are missing.
-    fn plan_indexes(&mut self) -> Result<Plan, RepairError> {
-        let report = verify_on(&self.fs, &self.root, &VerifyOptions::default(), &|_, _| {})?;
-        let wrong = report.faults.into_iter().filter(|f| f.remedy == Some(Remedy::Reindex));
-        let indexes = wrong.map(|fault| (fault.file, fault.detail)).collect();
-        Ok(Plan { indexes, ..Plan::default() })
-    }
-
-    fn carry_out(&mut self, plan: &Plan) -> Result<(), RepairError> {
-        for file in &plan.out {
-            self.copy_out(file)?;
-        }
-        for cut in &plan.cuts {
-            self.cut(cut)?;
-        }
-        if let Some((tails, removal, _)) = &plan.begin {
-            self.write_beginning(tails, removal)?;
-        }
-        if !plan.ends.is_empty() || plan.begin.is_some() {
-            self.write_catalog(plan)?;
-        }
-        self.remove(&plan.out)?;
-        self.reindex(plan)
-    }
-
-    /// Copies a segment to `quarantine/`, durably. One that is copied already is not again.
-    fn copy_out(&mut self, file: &Path) -> Result<(), RepairError> {
-        let quarantine = self.root.join(QUARANTINE);
-        let fs = self.fs.as_ref();
-        fs.create_dir(&quarantine).map_err(RepairError::io("create", &quarantine))?;
-        fs.sync_dir(&self.root).map_err(RepairError::io("sync", &self.root))?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let source = match fs.open(file, Access::Read) {
-            // It was missing from the beginning.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            source => source.map_err(RepairError::io("open", file))?,
-        };
-        let size = source.size().map_err(RepairError::io("size", file))?;
-        // A second damaged segment of the same name has other bytes, so the name says which.
-        let kept = quarantine.join(&*name);
-        let temporary = quarantine.join(format!("{name}.tmp"));
-        let io = |action| RepairError::io(action, &temporary);
-        remove_file(fs, &temporary).map_err(io("remove"))?;
-        let target = fs.open(&temporary, Access::CreateNew).map_err(io("create"))?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < size {
-            let step = usize::try_from(size - at).unwrap_or(usize::MAX).min(COPY_BYTES);
-            source.read_at(&mut buffer[..step], at).map_err(RepairError::io("read", file))?;
-            target.write_at(&buffer[..step], at).map_err(io("write"))?;
-            at += step as u64;
-        }
-        target.sync().map_err(io("sync"))?;
-        let kept = self.free_name(&kept)?;
-        self.fs.rename(&temporary, &kept).map_err(RepairError::io("rename", &kept))?;
-        self.fs.sync_dir(&quarantine).map_err(RepairError::io("sync", &quarantine))?;
-        self.kept.push(kept);
-        Ok(())
-    }
-
-    /// Returns a name that nothing in `quarantine/` has.
-    fn free_name(&self, path: &Path) -> Result<PathBuf, RepairError> {
-        let folder = path.parent().unwrap_or(path);
-        let names = self.fs.list(folder).map_err(RepairError::io("list", folder))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let numbered = (2..).map(|n| format!("{name}.{n}"));
-        let mut all = std::iter::once(name.clone().into_owned()).chain(numbered);
-        let free = all.find(|name| !names.contains(name)).expect("numbers do not end");
-        Ok(folder.join(free))
-    }
-
-    fn write_catalog(&mut self, plan: &Plan) -> Result<(), RepairError> {
-        let path = self.root.join(crate::catalog::FILE_NAME);
-        let file = CatalogFile::open(self.fs.as_ref(), &self.root, self.catalog)?;
-        file.update(|catalog| {
-            // The next writer looks at everything behind the last frame.
-            catalog.clean = false;
-            for &(kind, active, last) in &plan.ends {
-                let entry = crate::tail::entry_of(catalog, kind);
-                entry.active_segment = entry.active_segment.min(active);
-                entry.durable = entry.durable.min(last);
-            }
-            if let Some((_, _, first)) = plan.begin {
-                let entry = &mut catalog.events;
-                entry.first_segment = first;
-                entry.active_segment = entry.active_segment.max(first);
-            }
-        })
-        .map_err(RepairError::io("write", path))
-    }
-
-    /// Removes segments that were copied, oldest first, with their index files.
-    fn remove(&self, out: &[PathBuf]) -> Result<(), RepairError> {
-        for (at, file) in out.iter().enumerate() {
-            for path in [file.clone(), file.with_extension("idx")] {
-                let removed = remove_file(self.fs.as_ref(), &path);
-                removed.map_err(RepairError::io("remove", path))?;
-            }
-            // The first one, before any other: without it the log is not taken for whole.
-            if at == 0 || at + 1 == out.len() {
-                let folder = file.parent().unwrap_or(file);
-                self.fs.sync_dir(folder).map_err(RepairError::io("sync", folder))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes index files, and builds those of sealed segments anew.
-    fn reindex(&self, plan: &Plan) -> Result<(), RepairError> {
-        if plan.indexes.is_empty() {
-            return Ok(());
-        }
-        for (file, _) in &plan.indexes {
-            let removed = remove_file(self.fs.as_ref(), file);
-            removed.map_err(RepairError::io("remove", file))?;
-        }
-        let dir = self.dir(LogKind::Events);
-        let first = self.catalog.events.first_segment;
-        let names = dir.segment_names()?.into_iter().filter(|&(_, id, _)| id >= first);
-        let listed: Vec<(Position, u64)> = names.map(|(base, id, _)| (base, id)).collect();
-        let purpose = crate::log::Purpose::Write;
-        let segments = Segments::new(dir, purpose, listed.len(), &listed, None);
-        let list = segments.list();
-        // The newest is indexed when the store is opened.
-        for entry in list.iter().rev().skip(1) {
-            let path = entry.index_path();
-            if plan.indexes.iter().any(|(file, _)| Some(file) == path.as_ref()) {
-                entry.get().map_err(|error| RepairError::Io {
-                    action: "build",
-                    path: path.unwrap_or_default(),
-                    source: Arc::new(io::Error::other(error)),
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn seek_groups(&self, seeks: &[(GroupName, Position)]) -> Result<(), RepairError> {
-        if seeks.is_empty() {
-            return Ok(());
-        }
-        let options = Options { mode: OpenMode::Open, ..Options::default() };
-        let store = Store::open_on(&self.fs, &self.root, options)?;
-        for (group, to) in seeks {
-            block_on(store.seek_group(group, *to)).map_err(|error| RepairError::Group {
-                group: group.clone(),
-                source: Arc::new(error),
-            })?;
-        }
-        // What was set back is durable already.
-        let _ = store.close();
-        Ok(())
-    }
-}
-
-/// Says what is lost.
-fn lost(kind: LogKind, first: Position, survey: &Survey, durable: Position) -> Lost {
-    let last = survey.last.max(durable);
-    let streams = survey.streams.iter().map(|(name, met)| (name.clone(), met.events));
-    Lost {
-        log: kind.folder(),
-        first,
-        last: last.max(first),
-        acknowledged: durable >= first,
-        readable: survey.readable,
-        streams: streams.take(STREAMS_NAMED).collect(),
-        streams_left_out: survey.streams.len().saturating_sub(STREAMS_NAMED) as u64,
+    fn plan_indexes(&self) -> Result<Plan, RepairError> {
+        let wrong = wrong_indexes(&self.fs, &self.root, &VerifyOptions::default())?.into_iter();
+        let actions = wrong.map(|fault| Action::Reindex { file: fault.file, detail: fault.detail });
+        Ok(Plan { actions: actions.collect(), ..Plan::default() })
     }
 }

@@ -1,27 +1,46 @@
 //! Cutting the end of a log.
 
+use std::ops::Range;
+use std::path::PathBuf;
+
 use headwater_core::Position;
 
+use super::plan::{Action, Cutting, Plan, lost};
+use super::salvage::{self, Holes};
 use super::survey::{Survey, frames};
-use super::{Cutting, Plan, RepairError, Repairer, lost};
+use super::{Lost, RepairError, Repairer, Unreadable};
 use crate::error::{OpenError, Remedy};
+use crate::format::Seed;
 use crate::format::catalog::LogEntry;
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{FrameHeader, HEADER_BYTES};
 use crate::format::segment::LogKind;
-use crate::fs::{Access, own_file, remove_file};
-use crate::index::{self, MemoryIndex, add_frame};
+use crate::fs::Access;
+use crate::index::{MemoryIndex, add_frame};
 use crate::log::LogDir;
 use crate::offsets::{Groups, fold};
 use crate::open::exists;
 use crate::recovery::{self, Damage, Rest, Tail, Walked};
-use crate::segment::Segment;
 use crate::verify::{VerifyDepth, VerifyOptions, verify_on};
 
-/// The newest segment of a log, walked from its beginning.
+/// The newest segment of a log, walked from its beginning as far as it can be read.
 pub(super) struct Newest {
-    pub(super) segment: Segment,
+    pub(super) path: PathBuf,
+    bytes: Vec<u8>,
+    /// What cannot be read. All of it lies behind the end.
+    holes: Holes,
+    seed: Seed,
     pub(super) end: Walked,
-    pub(super) tail: Result<Tail, Damage>,
+    tail: Result<Tail, Damage>,
+}
+
+/// What a repair makes of the end of a segment.
+pub(super) enum End {
+    /// Frames, and then zeros or what opening cuts by itself.
+    Well(Tail),
+    /// Frames, and then zeros, some of which the device does not give.
+    Spotted(Range<u64>),
+    /// It does not validate, or nobody can say.
+    Bad(String),
 }
 
 impl Repairer {
@@ -41,9 +60,9 @@ impl Repairer {
             }
         }
         if let Some(head) = head {
-            plan.seeks = self.groups_beyond(head)?;
+            plan.seek(self.groups_beyond(head)?);
         }
-        if plan.cuts.is_empty() && plan.ends.is_empty() && plan.seeks.is_empty() {
+        if plan.actions.is_empty() {
             self.look_elsewhere()?;
         }
         Ok(plan)
@@ -58,26 +77,6 @@ impl Repairer {
             Some(remedy) => Err(RepairError::Elsewhere { root: self.root.clone(), remedy }),
             None => Ok(()),
         }
-    }
-
-    /// Copies bytes to `quarantine/` and overwrites them with zeros.
-    pub(super) fn cut(&mut self, cutting: &Cutting) -> Result<(), RepairError> {
-        let Cutting { dir, base, id, from, to } = cutting;
-        let name = crate::format::segment::file_name(*base, *id);
-        let path = dir.path().join(&name);
-        let header = dir.header(*base, *id, &name)?;
-        // It may cover what goes.
-        let index = dir.path().join(index::file_name(&header));
-        let removed = remove_file(self.fs.as_ref(), &index);
-        removed.map_err(RepairError::io("remove", index))?;
-        let own = own_file(self.fs.as_ref(), &dir.path(), &name);
-        own.map_err(RepairError::io("copy", &path))?;
-        let file = self.fs.open(&path, Access::Write).map_err(RepairError::io("open", &path))?;
-        let segment =
-            Segment::new(header, path.clone(), file).map_err(RepairError::io("map", &path))?;
-        let cut = crate::log::cut(dir, &segment, *from, *to)?;
-        self.kept.push(cut.kept);
-        Ok(())
     }
 }
 
@@ -99,29 +98,58 @@ impl Plan {
         }
         let Some((base, id, name)) = names.last() else { return Ok(None) };
         let newest = walk(dir, (*base, *id, name), entry.durable)?;
-        let Newest { segment, end, tail } = newest;
-        let last = end.next.previous();
-        let (from, acknowledged) = match tail {
+        let cut =
+            |from, to| Action::Cut(Cutting { dir: dir.clone(), base: *base, id: *id, from, to });
+        let (from, last) = (newest.end.end, newest.end.next.previous());
+        match newest.judge() {
             // Opening cuts what a crash has torn by itself.
-            Ok(Tail::Clean | Tail::Torn { .. }) => return Ok(Some(last)),
-            Err(damage) => (end.end, !matches!(damage, Damage::Unexplained { .. })),
-        };
-        let whole = segment.whole(0, u64::MAX).map_err(RepairError::io("read", &segment.path))?;
-        let from_index = usize::try_from(from).expect("a segment fits the address space");
-        let rest = whole.get(from_index..).unwrap_or_default();
-        let mut survey = Survey::default();
-        survey.take(dir.kind, whole, from_index, &segment.seed);
-        let claimed = frames(whole, from_index, &segment.seed).map(|(_, header)| header.durable);
-        let durable = claimed.fold(end.durable, Position::max);
-        if let Some(at) = rest.iter().rposition(|&byte| byte != 0) {
-            let (dir, to) = (dir.clone(), from + at as u64 + 1);
-            self.cuts.push(Cutting { dir, base: *base, id: *id, from, to });
+            End::Well(_) => return Ok(Some(last)),
+            End::Spotted(spots) => {
+                self.actions.push(cut(spots.start, spots.end));
+                self.unreadable.extend(newest.unreadable());
+                return Ok(Some(last));
+            }
+            End::Bad(_) => {}
         }
-        self.ends.push((dir.kind, *id, last));
-        let mut missed = lost(dir.kind, end.next, &survey, durable);
-        missed.acknowledged |= acknowledged;
-        self.lost.push(missed);
+        let Newest { bytes, holes, seed, end, .. } = &newest;
+        let from_index = usize::try_from(from).expect("a segment fits the address space");
+        let rest = bytes.get(from_index..).unwrap_or_default();
+        let mut survey = Survey::default();
+        survey.take(dir.kind, bytes, from_index, seed);
+        let claimed = frames(bytes, from_index, seed).map(|(_, header)| header.durable);
+        let durable = claimed.fold(end.durable, Position::max);
+        let written = rest.iter().rposition(|&byte| byte != 0).map(|at| from + at as u64 + 1);
+        if let Some(to) = written.max(holes.span().map(|span| span.end)) {
+            self.actions.push(cut(from, to));
+        }
+        self.actions.push(Action::EndLog { kind: dir.kind, active: *id, last });
+        // What a crash has torn is not cut here. Anything else may have been there whole.
+        self.lost.push(Lost { acknowledged: true, ..lost(dir.kind, end.next, &survey, durable) });
+        self.unreadable.extend(newest.unreadable());
         Ok(Some(last))
+    }
+}
+
+impl Newest {
+    /// Says what is to be done about the end.
+    pub(super) fn judge(&self) -> End {
+        let header = self.end.end..self.end.end + HEADER_BYTES as u64;
+        match (&self.tail, self.holes.span()) {
+            (Ok(tail), None) => End::Well(*tail),
+            // A frame has its header on the device, or nothing of it was acknowledged.
+            (Ok(Tail::Clean), Some(spots)) if !self.holes.touch(&header) => End::Spotted(spots),
+            (Err(damage), None) => End::Bad(damage.to_string()),
+            (_, Some(spots)) => End::Bad(format!(
+                "the device does not give bytes {} to {}",
+                spots.start,
+                spots.end - 1
+            )),
+        }
+    }
+
+    /// Returns what cannot be read of it.
+    pub(super) fn unreadable(self) -> Option<Unreadable> {
+        (!self.holes.is_empty()).then(|| Unreadable::new(self.path, self.holes))
     }
 }
 
@@ -131,19 +159,26 @@ pub(super) fn walk(
     (base, id, name): (Position, u64, &str),
     durable: Position,
 ) -> Result<Newest, RepairError> {
-    let header = dir.header(base, id, name)?;
+    let header = super::segment::header(dir, (base, id, name), "end")?;
     let path = dir.path().join(name);
     let file = dir.fs.open(&path, Access::Read).map_err(RepairError::io("open", &path))?;
-    let segment = Segment::new(header, path.clone(), file);
-    let segment = segment.map_err(RepairError::io("map", &path))?;
-    let whole = segment.whole(0, u64::MAX).map_err(RepairError::io("read", &path))?;
+    super::see_the_disk(file.as_ref(), &path)?;
+    let whole = salvage::read_whole(file.as_ref());
+    let (bytes, holes) = whole.map_err(RepairError::io("read", &path))?;
+    let seed = Seed::new(header.salt);
     let mut before = Walked::before(&header);
     before.durable = durable.max(base.previous());
     let (mut index, mut groups) = (MemoryIndex::from(0), Groups::new());
-    let visit = |offset: u64, frame: &FrameHeader, body: &[u8]| match dir.kind {
-        LogKind::Events => add_frame(&mut index, &segment.seed, offset, frame, body),
-        LogKind::Offsets => fold(&mut groups, frame, body),
+    let visit = |offset: u64, frame: &FrameHeader, body: &[u8]| {
+        // Zeros that stand for what cannot be read may happen to be right; nobody else gets them.
+        if holes.touch(&(offset..offset + u64::from(frame.bytes))) {
+            return Err("the device does not give all of it".to_owned());
+        }
+        match dir.kind {
+            LogKind::Events => add_frame(&mut index, &seed, offset, frame, body),
+            LogKind::Offsets => fold(&mut groups, frame, body),
+        }
     };
-    let (end, tail) = recovery::walk(whole, &segment.seed, before, Rest::Look, visit);
-    Ok(Newest { segment, end, tail })
+    let (end, tail) = recovery::walk(&bytes, &seed, before, Rest::Look, visit);
+    Ok(Newest { path, bytes, holes, seed, end, tail })
 }

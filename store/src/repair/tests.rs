@@ -1,15 +1,24 @@
 //! Making damage, seeing it refused, and repairing it.
 
+mod interrupted;
+mod unreadable;
+
 use std::fs;
 
 use headwater_core::{
-    Append, CodecId, EventLog, EventType, NewEvent, Query, Read, Revision, SlotCommit,
+    Append, CodecId, EventLog, EventType, GroupLog, NewEvent, Query, Read, Revision, SlotCommit,
     SlotProgress, SlotRange, Start, StreamId,
 };
 use tempfile::TempDir;
 
 use super::*;
+use crate::error::OpenError;
+use crate::fs::Access;
 use crate::fs::sim::{Fault, SimFs, Survival};
+use crate::handle::Store;
+use crate::ledger::Removal;
+use crate::options::{OpenMode, Options};
+use crate::sync::block_on;
 use crate::tests::copy_store;
 use crate::verify::{Severity, verify_on};
 
@@ -177,7 +186,8 @@ fn an_end_that_no_crash_explains_is_cut_and_kept() {
     };
     assert_eq!(last.get(), 19);
     let [lost] = &report.lost[..] else { panic!("{report:?}") };
-    assert_eq!((lost.first.get(), lost.last.get(), lost.acknowledged), (20, 20, false));
+    // It was acknowledged, and no later frame was written to say so.
+    assert_eq!((lost.first.get(), lost.last.get(), lost.acknowledged), (20, 20, true));
     let range = usize::try_from(*offset).unwrap()..usize::try_from(offset + bytes).unwrap();
     assert_eq!(fs::read(&report.kept[0]).unwrap(), before[range]);
     check(&sample.fs, &sample.root, 1, 19);
@@ -312,14 +322,32 @@ fn what_cannot_be_taken_out_is_refused_with_the_reason() {
     assert!(matches!(dry(3, None), Err(RepairError::Between { id: 3 })));
     assert!(matches!(dry(1, Some(Keep::Older)), Err(RepairError::NothingLeft { id: 1 })));
     assert!(matches!(dry(5, Some(Keep::Newer)), Err(RepairError::NothingLeft { id: 5 })));
-    let none = dry(9, None);
-    assert!(
-        matches!(none, Err(RepairError::NoSegment { id: 9, oldest: 1, newest: 5 })),
-        "{none:?}"
-    );
+    for id in [0, 6, 9] {
+        let none = dry(id, None).unwrap_err().to_string();
+        assert_eq!(none, format!("there is no segment {id}: the log has 1 to 5"));
+    }
     sample.flip(2, 1);
     let ends = dry(3, Some(Keep::Older));
-    assert!(matches!(ends, Err(RepairError::EndDamaged { id: 2, .. })), "{ends:?}");
+    assert!(matches!(ends, Err(RepairError::EdgeDamaged { id: 2, .. })), "{ends:?}");
+}
+
+#[test]
+fn the_newest_segment_may_hold_what_was_acknowledged() {
+    // The last writer was killed: neither the catalog nor a later segment says what was durable.
+    let sample = Sample::new(false);
+    let report = sample.apply(Repair::QuarantineSegment { id: 5, keep: None });
+    let [lost] = &report.lost[..] else { panic!("{report:?}") };
+    assert_eq!((lost.first.get(), lost.last.get(), lost.acknowledged), (17, 20, true));
+    // A header alone holds nothing; a file that was cut off may have held anything.
+    for (bytes, acknowledged) in [(64 * 1024, false), (1000, true), (0, true)] {
+        let sample = Sample::new(false);
+        sample.change(5, |content| {
+            content[4096..].fill(0);
+            content.truncate(bytes);
+        });
+        let planned = sample.dry(Repair::QuarantineSegment { id: 5, keep: None }).unwrap();
+        assert_eq!(planned.loses_acknowledged(), acknowledged, "{bytes} bytes");
+    }
 }
 
 #[test]
@@ -351,6 +379,33 @@ fn index_files_are_built_anew() {
     check(&sample.fs, &sample.root, 1, 20);
 }
 
+#[test]
+fn any_number_of_index_files_is_built_anew_with_few_files_open() {
+    let sim = SimFs::new(Path::new("/disk"));
+    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    let root = Path::new("/disk/store");
+    let store = fill(&fs, root);
+    for n in EVENTS..100 {
+        store.append_blocking(append(n)).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    let log = root.join("log");
+    let files = fs.list(&log).unwrap().into_iter().map(|name| log.join(name));
+    let indexes: Vec<_> = files.filter(|file| file.extension() == Some("idx".as_ref())).collect();
+    assert_eq!(indexes.len(), 24);
+    for index in indexes {
+        fs.remove(&index).unwrap();
+    }
+    sim.set_handles(Some(12));
+    let report = repair_on(&fs, root, Repair::Reindex, Loss::Refuse, Effort::Apply).unwrap();
+    // The newest needs none.
+    assert_eq!(report.steps.len(), 24);
+    sim.set_handles(None);
+    let verified = verify_on(&fs, root, &VerifyOptions::default(), &|_, _| {}).unwrap();
+    assert_eq!((verified.indexes, verified.faults), (24, Vec::new()));
+}
+
 /// Damages a store on a simulated disk, and takes the power away at every operation of its repair.
 #[test]
 fn a_repair_that_loses_power_at_any_operation_is_finished_by_another() {
@@ -377,6 +432,7 @@ fn a_repair_that_loses_power_at_any_operation_is_finished_by_another() {
             file.write_at(b"damage", 4096 + 14_136 + 300).unwrap();
             file.sync().unwrap();
             drop(fs.remove(&path.with_extension("idx")));
+            sim.spoil(&path, (4096 + 2 * 14_136 + 5_000) / 512);
             sim.lose_power(Survival::Everything);
 
             sim.fail_at(step, Fault::PowerOff);

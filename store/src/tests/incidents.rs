@@ -234,6 +234,50 @@ fn a_disk_that_fills_up_anywhere_loses_nothing_and_goes_on_with_more_space() {
     assert!(refused > 100, "{refused} appends were refused");
 }
 
+/// A remount under an open store, as after an error of the device.
+#[test]
+fn a_file_system_that_turns_read_only_is_named_and_loses_nothing() {
+    const EROFS: i32 = 30;
+    let names_it = |error: &dyn std::error::Error| {
+        let cause = error.source().expect("the system's word");
+        assert_eq!(cause.to_string(), "Read-only file system (os error 30)", "under {error}");
+    };
+    let fs = |disk: &SimFs| -> Arc<dyn Fs> { Arc::new(disk.clone()) };
+    for operation in 0.. {
+        let disk = SimFs::new(Path::new(DISK));
+        let store = on_disk(&disk, Durability::Sync);
+        disk.fail_at(disk.steps() + operation, Fault::Always(EROFS));
+        let mut told = Vec::new();
+        let mut refused = None;
+        for n in 0..12 {
+            let text = format!("{n} {}", "x".repeat(14_000));
+            match store.append_blocking(append("a-1", &text)) {
+                Ok(_) => told.push(text),
+                Err(error) => {
+                    names_it(&error);
+                    let first = refused.get_or_insert_with(|| error.clone());
+                    // Nothing is written after what may have been written.
+                    if matches!(first, AppendError::Indeterminate(_)) && n > told.len() {
+                        assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+                    }
+                }
+            }
+        }
+        assert_eq!(payloads(&store), told, "reads go on");
+        if refused.is_none() {
+            assert!(operation > 30, "{operation}");
+            break;
+        }
+        store.close().unwrap_or_default();
+        drop(store);
+        names_it(&Store::open_on(&fs(&disk), &home(), small()).unwrap_err());
+        disk.heal();
+        let again = payloads(&on_disk(&disk, Durability::Sync));
+        assert_eq!(again[..told.len()], told);
+        assert!(again.len() <= told.len() + 1, "at most the one that may have been written");
+    }
+}
+
 fn on_disk_again(disk: &SimFs, store: &Store) -> Store {
     store.close().unwrap();
     disk.lose_power(Survival::Nothing);

@@ -34,8 +34,8 @@ use crate::segment::Segment;
 use segment::{Checked, Pass, Task, check};
 use streams::{Hole, Streams};
 
-/// More faults than this are only counted.
-const FAULTS_MAX: usize = 1000;
+/// More faults than this are only counted; in tests so few that there soon are more.
+const FAULTS_MAX: usize = if cfg!(test) { 20 } else { 1000 };
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,11 +155,15 @@ pub type ProgressFn<'a> = dyn Fn(u64, u64) + Sync + 'a;
 struct Faults {
     list: Vec<Fault>,
     more: u64,
+    /// Only what is wrong with index files counts, and all of it: there is one to a segment.
+    of_indexes: bool,
 }
 
 impl Faults {
     fn push(&mut self, fault: Fault) {
-        if self.list.len() < FAULTS_MAX {
+        if self.of_indexes {
+            self.list.extend(Some(fault).filter(|f| f.remedy == Some(Remedy::Reindex)));
+        } else if self.list.len() < FAULTS_MAX {
             self.list.push(fault);
         } else {
             self.more += 1;
@@ -204,8 +208,28 @@ pub(crate) fn verify_on(
     options: &VerifyOptions,
     progress: &ProgressFn<'_>,
 ) -> Result<VerifyReport, OpenError> {
+    check_on(fs, root, options, progress, Faults::default())
+}
+
+/// Returns what is wrong with index files, in each segment.
+pub(crate) fn wrong_indexes(
+    fs: &Arc<dyn Fs>,
+    root: &Path,
+    options: &VerifyOptions,
+) -> Result<Vec<Fault>, OpenError> {
+    let faults = Faults { of_indexes: true, ..Faults::default() };
+    check_on(fs, root, options, &|_, _| {}, faults).map(|report| report.faults)
+}
+
+fn check_on(
+    fs: &Arc<dyn Fs>,
+    root: &Path,
+    options: &VerifyOptions,
+    progress: &ProgressFn<'_>,
+    faults: Faults,
+) -> Result<VerifyReport, OpenError> {
     let store = ReadOnlyStore::open_on(fs, root, Depth::Newest)?;
-    let mut verifier = Verifier::new(&store);
+    let mut verifier = Verifier::new(&store, faults);
     verifier.opening();
     let sources = verifier.sources()?;
     let tails = verifier.tails();
@@ -270,15 +294,14 @@ impl Ids {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(store: &'a ReadOnlyStore) -> Self {
+    fn new(store: &'a ReadOnlyStore, faults: Faults) -> Self {
         let report = VerifyReport {
             head: store.head(),
             start: store.start(),
             groups: store.groups().len(),
             ..VerifyReport::default()
         };
-        let (faults, holes) = (Faults::default(), Vec::new());
-        Self { store, dir: &store.events, report, faults, holes }
+        Self { store, dir: &store.events, report, faults, holes: Vec::new() }
     }
 
     fn fault(&mut self, severity: Severity, file: PathBuf, detail: String, remedy: Option<Remedy>) {
