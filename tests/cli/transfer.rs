@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
-use headwater::{GroupName, Position};
+use headwater::{Append, EventType, GroupName, NewEvent, Options, Position, Store, StreamId};
 use serde_json::{Value, json};
 
 use crate::support::{Live, Place, command, event, events, id, run, run_unread};
@@ -90,6 +91,43 @@ fn a_file_is_there_when_it_is_complete_and_not_before() {
     assert!(imported.out.contains("imported  53 events, 1 group, 56 lines"), "{}", imported.out);
     assert!(imported.out.contains("the same log"), "{}", imported.out);
     assert_eq!(other.look("export", &[]).out, fs::read_to_string(&file).unwrap());
+}
+
+#[test]
+fn an_export_that_is_told_to_end_leaves_no_file() {
+    // Large enough that the signal comes long before the end.
+    let place = Place::new();
+    let store = Store::open(place.path(), Options::default()).unwrap();
+    let payload = json!("x".repeat(100_000));
+    for _ in 0..300 {
+        let stream = StreamId::new("s-1").unwrap();
+        let event = NewEvent::json(stream, EventType::new("t").unwrap(), &payload).unwrap();
+        store.append_blocking(Append::new([event])).unwrap();
+    }
+    store.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("log.ndjson");
+    for (signal, number) in [("INT", 2), ("TERM", 15)] {
+        let child = command(&["export", place.text(), file.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id().to_string();
+        let partial = dir.path().join(format!("log.ndjson.{pid}.tmp"));
+        while fs::metadata(&partial).map_or(0, |file| file.len()) == 0 {
+            std::thread::yield_now();
+        }
+        let told = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        assert!(told.success());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.signal(), Some(number), "{ended:?}");
+        let said = String::from_utf8(ended.stderr).unwrap();
+        let expected =
+            format!("error: the export was interrupted, and {} was not made\n", file.display());
+        assert_eq!(said, expected);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing half done is left");
+    }
 }
 
 #[test]

@@ -35,8 +35,9 @@ written once the event is as durable as --durability says. Events of a stream ke
 
 A line that cannot be appended ends the command after everything before it is acknowledged, and
 nothing behind it is appended; where the disk fails and recovers at once, some of the lines behind
-it that were under way may be. To be that exact, a line with `expected` waits for those before it,
-and those behind wait for it; with --keep-going they do not, and such input goes faster.
+it that were under way may be. To be that exact, a line with `expected`, or with an id that was
+appended before, waits for those before it, and those behind wait for it; with --keep-going they do
+not, and such input goes faster.
 
 ";
 

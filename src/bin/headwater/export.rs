@@ -8,6 +8,7 @@ use std::process;
 use headwater::{ExportError, ReadOnlyStore, Transferred};
 
 use crate::exit::{EXIT_CODES, Exit, Failure, is_damage};
+use crate::interrupt::Unfinished;
 use crate::output;
 use crate::transfer::{self, Bar, Direction};
 
@@ -16,7 +17,8 @@ use crate::transfer::{self, Bar, Direction};
 /// Every event with its position, revision, times, append, tags, key and headers, what retention
 /// has removed, and the groups with their progress; `docs/export.md` describes the lines. It can
 /// run beside a program that writes to the store: the export is the log as it was at the beginning.
-/// A file has its name once it is complete and on the device.
+/// A file has its name once it is complete and on the device. One that is interrupted by SIGINT or
+/// SIGTERM leaves nothing, and ends as by the signal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
@@ -45,11 +47,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::Error(Exit::BadInput, message.into()));
     }
     let store = ReadOnlyStore::open(&args.dir)?;
-    let partial = partial(file);
-    let made = to_file(&store, &partial, file);
+    let message = format!("the export was interrupted, and {} was not made", file.display());
+    let unfinished = Unfinished::new(partial(file), message)
+        .map_err(|error| Failure::because(Exit::Failed, "cannot watch for signals", error))?;
+    let made = to_file(&store, &unfinished, file);
     if made.is_err() {
         // Nobody takes it for an export; it is in the way and that is all.
-        let _ = fs::remove_file(&partial);
+        let _ = unfinished.end(|partial| fs::remove_file(partial));
     }
     let made = made?;
     let mut out = output::open();
@@ -64,18 +68,25 @@ fn partial(file: &Path) -> PathBuf {
     name.into()
 }
 
-fn to_file(store: &ReadOnlyStore, partial: &Path, file: &Path) -> Result<Transferred, Failure> {
+fn to_file(
+    store: &ReadOnlyStore,
+    unfinished: &Unfinished,
+    file: &Path,
+) -> Result<Transferred, Failure> {
+    let partial = unfinished.path();
     let failed = |action: &str, path: &Path| {
         let message = format!("cannot {action} {}", path.display());
         move |error: io::Error| Failure::because(Exit::Failed, message, error)
     };
-    let options = OpenOptions::new().write(true).create_new(true).open(partial);
-    let output = options.map_err(failed("create", partial))?;
+    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+    let output = unfinished.begin(create).map_err(failed("create", partial))?;
     let made = write(store, &output)?;
     output.sync_all().map_err(failed("sync", partial))?;
-    // Unlike a rename, this replaces nothing that has come meanwhile.
-    fs::hard_link(partial, file).map_err(failed("make", file))?;
-    fs::remove_file(partial).map_err(failed("remove", partial))?;
+    unfinished.end(|partial| {
+        // Unlike a rename, this replaces nothing that has come meanwhile.
+        fs::hard_link(partial, file).map_err(failed("make", file))?;
+        fs::remove_file(partial).map_err(failed("remove", partial))
+    })?;
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))?;

@@ -17,6 +17,7 @@ mod export;
 mod groups;
 mod import;
 mod input;
+mod interrupt;
 mod json;
 mod output;
 mod pipeline;

@@ -184,7 +184,11 @@ impl<'a, W: Write> Pipeline<'a, W> {
                 let mut future = self.store.append(prepared.append);
                 let polled = future.as_mut().poll(&mut Context::from_waker(&self.waker));
                 flight.state = match polled {
-                    Poll::Ready(answer) => State::Answered(answer),
+                    Poll::Ready(answer) => {
+                        // It is reported in its turn, and nothing behind it is begun meanwhile.
+                        self.stopped |= answer.is_err() && !self.manner.keep_going;
+                        State::Answered(answer)
+                    }
                     Poll::Pending => State::Appending(future),
                 };
             }
@@ -380,6 +384,25 @@ mod tests {
         let ending = Pipeline::new(&store, manner, &mut out).run(&input);
         assert_eq!(ending.exit, None);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_behind_a_line_that_is_refused_at_once_is_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_bytes: 64 * 1024, ..Options::default() };
+        let store = Store::open(dir.path(), options).unwrap();
+        // The one in the middle is more than a quarter of a segment.
+        for (keep_going, appended) in [(false, 50), (true, 99 + 50)] {
+            let manner = Manner { keep_going, json: false };
+            let (sender, input) = mpsc::channel();
+            let sizes = (0..100).map(|n| if n == 50 { 20_000 } else { 10 });
+            sender.send(lines(sizes).0).unwrap();
+            drop(sender);
+            let ending = Pipeline::new(&store, manner, Vec::new()).run(&input);
+            assert_eq!((ending.exit, ending.refused), (Some(Exit::BadInput), 1));
+            let head = pollster::block_on(store.head(headwater::Visibility::Committed)).unwrap();
+            assert_eq!(head.get(), appended);
+        }
     }
 
     fn in_order(ids: &[String]) -> String {
