@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -319,7 +320,15 @@ impl Core {
         if group.entries == 0 {
             return;
         }
-        let result = self.write_group(&mut group);
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_group(&mut group)));
+        let (result, panic) = match written {
+            Ok(result) => (result, None),
+            Err(panic) => {
+                // How far it came, nobody knows.
+                let cause = io::Error::other("a thread panicked while it was writing");
+                (Err(self.failed(TailError::Broken(Arc::new(cause)))), Some(panic))
+            }
+        };
         if result.is_ok() {
             for (name, state) in group.states {
                 match state {
@@ -331,6 +340,9 @@ impl Core {
         for (reply, outcome) in group.waiting {
             // A receiver that is gone needs no answer.
             let _ = reply.send(result.clone().map(|()| outcome));
+        }
+        if let Some(panic) = panic {
+            resume_unwind(panic);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Errors at every operation: what was acknowledged stays, what failed is told apart.
 
 use headwater_core::{
-    AppendError, Durability, Effect, EventLog, ExpectedRevision, GroupLog, GroupName, Slot,
-    SlotCommit, SlotProgress, SlotRange, Start, Visibility,
+    AppendError, Durability, Effect, EventLog, ExpectedRevision, GroupError, GroupLog, GroupName,
+    Slot, SlotCommit, SlotProgress, SlotRange, Start, Visibility,
 };
 use pollster::block_on;
 
@@ -131,6 +131,30 @@ fn who_shares_a_write_with_one_that_panics_is_told_that_nobody_knows() {
         let error = answer.try_recv().unwrap().answer.unwrap_err();
         assert!(matches!(error, AppendError::Indeterminate(_)), "{error}");
         assert_eq!(error.effect(), Effect::Unknown);
+    }
+}
+
+#[test]
+fn a_commit_that_panics_is_indeterminate_and_no_other_is_written() {
+    for op in [Op::Write, Op::Sync] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let fs = FaultyFs::default();
+        let store = open(&fs, &path, small()).unwrap();
+        let name = GroupName::new("g").unwrap();
+        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        fs.panic_at(op);
+        let error = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap_err();
+        assert!(matches!(error, GroupError::Indeterminate(_)), "{error}");
+        fs.take_steps();
+        let later = block_on(store.seek_group(&name, Position::START)).unwrap_err();
+        assert_eq!(later.effect(), Effect::None, "{later}");
+        assert_eq!(fs.take_steps(), []);
+        store.append_blocking(append("a-1", "on")).unwrap();
+        assert!(store.close().is_err());
+        let store = open(&fs, &path, small()).unwrap();
+        assert!(!store.recovery().clean);
+        block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     }
 }
 
