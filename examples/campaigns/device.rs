@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::child::{self, Life};
 use crate::history::{History, Loss, View};
 use crate::options::{DURABILITIES, Options};
 use crate::power::keep;
-use crate::tape::Tape;
+use crate::tape::{Device, Tape};
 use crate::watch::{Child, Told};
 
 /// Not ext4 without its journal: it forgets a failed write of a directory as it forgets one of a
@@ -182,7 +182,7 @@ fn read_errors() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     // A few blocks in the middle of a segment, which is 64 KiB.
-    tape.spoil((block + 4) * 4096..(block + 8) * 4096);
+    tape.spoil(block + 4..block + 8);
     disk.remount()?;
     let mut ends = serde_json::Map::new();
     for arguments in [
@@ -193,24 +193,77 @@ fn read_errors() -> Result<(), Box<dyn Error>> {
         &["stat"],
         &["append"],
     ] {
-        forget(&dir)?;
-        rustix::fs::fadvise(&File::open(device.path())?, 0, None, Advice::DontNeed)?;
-        let mut command = Command::new(tool()?);
-        command.arg(arguments[0]).arg(&dir).args(&arguments[1..]);
-        let output = command.stdin(std::process::Stdio::null()).output()?;
-        let end = match (output.status.code(), output.status.signal()) {
-            (Some(code), _) => format!("exit {code}"),
-            (None, signal) => format!("signal {}", signal.unwrap_or(0)),
-        };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let clean = output.status.code().is_some() && !said.contains("panicked");
-        if !clean {
-            return Err(format!("{arguments:?} ended with {end}: {said}").into());
-        }
-        ends.insert(arguments.join(" "), format!("{end}: {}", said.replace('\n', "; ")).into());
+        let (end, output) = run_tool(&dir, &device, arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr).replace('\n', "; ");
+        ends.insert(arguments.join(" "), format!("{end}: {said}").into());
     }
     println!("{}", json!({ "campaign": "device: blocks that cannot be read", "ends": ends }));
+
+    // The segment goes with those before it.
+    let id = (segments.len() / 2 + 1).to_string();
+    let take_out = ["repair", "--quarantine-segment", &id, "--keep", "newer"];
+    let middle = repair(&dir, &device, &take_out)?;
+    // The newest one is cut.
+    let newest = segments.last().ok_or("there are segments")?;
+    let block = first_block(newest).ok_or("filefrag said where the others are")?;
+    tape.spoil(block + 2..block + 4);
+    disk.remount()?;
+    let (end, _) = run_tool(&dir, &device, &["append"])?;
+    if end != "exit 4" {
+        return Err(format!("append to an end that cannot be read: {end}").into());
+    }
+    let end = repair(&dir, &device, &["repair", "--cut-tail"])?;
+    disk.remount()?;
+    for command in ["verify", "append"] {
+        let (end, output) = run_tool(&dir, &device, &[command])?;
+        if end != "exit 0" {
+            return Err(format!("{command} after the repairs: {end}, {output:?}").into());
+        }
+    }
+    let campaign = "device: repair of what cannot be read";
+    println!("{}", json!({ "campaign": campaign, "segment": middle, "end": end }));
     Ok(())
+}
+
+/// Carries out a repair, and returns what it could not save.
+fn repair(
+    dir: &Path,
+    device: &Device,
+    arguments: &[&str],
+) -> Result<serde_json::Value, Box<dyn Error>> {
+    let apply = [arguments, &["--apply", "--lose-acknowledged", "--json"]].concat();
+    let (end, output) = run_tool(dir, device, &apply)?;
+    if end != "exit 0" {
+        return Err(format!("{apply:?} ended with {end}: {output:?}").into());
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let unreadable = report["unreadable"].clone();
+    if unreadable.as_array().is_none_or(Vec::is_empty) {
+        return Err(format!("{apply:?} found nothing that it could not read: {report}").into());
+    }
+    Ok(unreadable)
+}
+
+/// Runs the program with nothing in the cache, and returns how it ended, which was in good order.
+fn run_tool(
+    dir: &Path,
+    device: &Device,
+    arguments: &[&str],
+) -> Result<(String, Output), Box<dyn Error>> {
+    forget(dir)?;
+    rustix::fs::fadvise(&File::open(device.path())?, 0, None, Advice::DontNeed)?;
+    let mut command = Command::new(tool()?);
+    command.arg(arguments[0]).arg(dir).args(&arguments[1..]);
+    let output = command.stdin(Stdio::null()).output()?;
+    let end = match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => format!("exit {code}"),
+        (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code().is_none() || said.contains("panicked") {
+        return Err(format!("{arguments:?} ended with {end}: {said}").into());
+    }
+    Ok((end, output))
 }
 
 /// Makes a closed store of some twenty segments.

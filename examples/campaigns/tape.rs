@@ -2,7 +2,7 @@
 //! which a loop device can be laid. The record can be played up to any moment, with or without what
 //! was not flushed then, sector by sector.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -37,8 +37,8 @@ struct Record {
     fails: bool,
     /// How many writes failed.
     failed: u64,
-    /// Bytes that cannot be read.
-    unreadable: Range<u64>,
+    /// Blocks that cannot be read until they are written.
+    unreadable: HashSet<u64>,
     /// Where the last write that worked ended.
     end: u64,
 }
@@ -75,9 +75,9 @@ impl Tape {
         self.record().fails = fails;
     }
 
-    /// Lets reads of some bytes fail from now on.
-    pub(crate) fn spoil(&self, bytes: Range<u64>) {
-        self.record().unreadable = bytes;
+    /// Lets reads of some blocks fail until they are written.
+    pub(crate) fn spoil(&self, blocks: Range<u64>) {
+        self.record().unreadable.extend(blocks);
     }
 
     /// How many writes have failed.
@@ -176,6 +176,7 @@ impl Record {
             let end = bytes.len().min(at + 4096 - within);
             let block = self.blocks.entry(place / BLOCK_BYTES).or_insert_with(|| vec![0; 4096]);
             block[within..within + end - at].copy_from_slice(&bytes[at..end]);
+            self.unreadable.remove(&(place / BLOCK_BYTES));
             at = end;
         }
         self.entries.push(Entry::Write { offset, bytes: bytes.to_vec() });
@@ -209,7 +210,8 @@ impl Filesystem for Tape {
         let length = self.bytes.saturating_sub(offset).min(u64::from(size));
         let length = usize::try_from(length).expect("at most a u32");
         let record = self.record();
-        if offset < record.unreadable.end && record.unreadable.start < offset + length as u64 {
+        let blocks = offset / BLOCK_BYTES..(offset + length as u64).div_ceil(BLOCK_BYTES);
+        if blocks.into_iter().any(|block| record.unreadable.contains(&block)) {
             return reply.error(Errno::EIO);
         }
         reply.data(&record.read(offset, length));
