@@ -6,6 +6,7 @@ use headwater_testkit::{Disk, DiskKind};
 use super::super::real::RealFs;
 use super::super::{replace_file, write_file};
 use super::*;
+use crate::fs::{Access, Fs};
 
 /// What is in a directory: files with their bytes, directories without.
 type Outcome = BTreeMap<String, Option<Vec<u8>>>;

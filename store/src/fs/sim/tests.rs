@@ -1,6 +1,7 @@
 //! What the simulated disk may and may not keep.
 
 use super::*;
+use crate::fs::{Access, Fs};
 
 const DIR: &str = "/disk";
 
