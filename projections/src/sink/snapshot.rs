@@ -200,6 +200,29 @@ mod tests {
     }
 
     #[test]
+    fn no_bytes_behind_a_right_checksum_make_reading_panic() {
+        let (dir, corpus) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("p.snapshot");
+        let state: Vec<u64> = vec![1, 1000, u64::MAX];
+        let whole = encode(&checkpoint(), &state).unwrap();
+        for (name, bytes) in [("1", VERSION_1), ("2", &whole)] {
+            fs::write(corpus.path().join(name), bytes).unwrap();
+        }
+        let run = headwater_testkit::mutation::run(corpus.path(), |bytes| {
+            let mut bytes = bytes.to_vec();
+            if let Some((head, body)) = bytes.split_at_mut_checked(12) {
+                head[8..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+            }
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(Some((checkpoint, state))) = load(&path) {
+                fs::write(&path, encode(&checkpoint, &state).unwrap()).unwrap();
+                assert_eq!(load(&path).unwrap(), Some((checkpoint, state)));
+            }
+        });
+        assert!(run.mutations > 20, "{} mutations", run.mutations);
+    }
+
+    #[test]
     fn a_snapshot_of_something_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.snapshot");

@@ -323,6 +323,38 @@ mod tests {
     }
 
     #[test]
+    fn no_bytes_make_reading_panic_and_each_line_is_an_event_or_bad() {
+        let corpus = tempfile::tempdir().unwrap();
+        let lines = concat!(
+            r#"{"stream":"a-1","type":"t","data":{"n":1.50,"s":"\u00e9"},"tags":["x","y"]}"#,
+            "\n\n",
+            r#"{"stream":"a-1","type":"t","data_base64":"AP8K","codec":"raw","expected":3,"#,
+            r#""id":"00000000-0000-7000-8000-000000000001","metadata":{"key":"k","schema_version":7,"#,
+            r#""event_time":"2024-05-01T12:00:00.5Z","headers":{"a":"b"}}}"#,
+            "\n",
+            r#"{"stream":"a-1","type":"t","data":null,"position":4,"revision":2,"slot":9,"#,
+            r#""commit_time":"2024-05-01T12:00:00Z","headers":[["a","b"],["a","c"]]}"#,
+        );
+        std::fs::write(corpus.path().join("lines"), lines).unwrap();
+        let run = headwater_testkit::mutation::run(corpus.path(), |bytes| {
+            let mut met = 0;
+            read_lines(bytes, |parcel| {
+                for line in parcel {
+                    met += 1;
+                    if let Content::Event(prepared) = line.content {
+                        prepared.append.check().unwrap();
+                    }
+                }
+                true
+            });
+            let is_blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
+            let written = bytes.split(|&byte| byte == b'\n').filter(|line| !is_blank(line));
+            assert_eq!(met, written.count());
+        });
+        assert!(run.mutations > 20, "{} mutations", run.mutations);
+    }
+
+    #[test]
     fn the_smallest_event_has_a_fresh_id_and_expects_nothing() {
         let line = br#"{"stream":"a-1","type":"t","data":{ "n": 1.50 }}"#;
         let prepared = parse(line).unwrap();

@@ -8,4 +8,5 @@ mod damage;
 mod documents;
 mod events;
 mod groups;
+mod mutated;
 mod random;
