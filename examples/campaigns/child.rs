@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +21,7 @@ use headwater::{
 };
 use pollster::block_on;
 
+use crate::options::DURABILITIES;
 use crate::plan::{Expects, Found, Name, Plan};
 
 /// Threads that wait for each answer; the thread with the next number keeps several appends out.
@@ -42,6 +44,17 @@ pub(crate) struct Life {
 }
 
 impl Life {
+    /// Draws how long a life is and what its answers survive.
+    pub(crate) fn draw(
+        seed: u64,
+        number: u32,
+        appends: Range<u32>,
+        dice: &mut fastrand::Rng,
+    ) -> Self {
+        let durability = dice.choice(DURABILITIES).expect("there are three").1;
+        Self { seed, number, durability, appends: dice.u32(appends) }
+    }
+
     /// Whether nothing is synced but what the mode syncs by itself; so are the lives in which no
     /// [`Plan`] asks for it.
     pub(crate) fn is_lazy(self) -> bool {

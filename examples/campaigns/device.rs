@@ -13,22 +13,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use headwater::{Append, CodecId, Durability, EventType, NewEvent, Store, StreamId};
-use headwater_testkit::{Disk, DiskKind};
+use headwater_testkit::DiskKind;
 use rustix::fs::Advice;
 use serde_json::json;
 
 use crate::calls::tool;
 use crate::child::{self, Life};
 use crate::history::{History, Loss, View};
-use crate::options::{DURABILITIES, Options};
+use crate::options::Options;
 use crate::power::keep;
-use crate::tape::{Device, Tape};
+use crate::tape::{self, Device};
 use crate::watch::{Child, Told};
 
 /// Not ext4 without its journal: it forgets a failed write of a directory as it forgets one of a
 /// file, and a directory cannot be dropped from the cache to look what the device has.
 const KINDS: [DiskKind; 2] = [DiskKind::Ext4, DiskKind::Xfs];
-const DEVICE_BYTES: u64 = 320 * 1024 * 1024;
 /// How many lives one disk sees.
 const LIVES: u32 = 12;
 
@@ -85,19 +84,8 @@ fn one_disk(
     end: Instant,
     tally: &mut Tally,
 ) -> Result<bool, Box<dyn Error>> {
-    let (tape, device) = match Tape::insert(DEVICE_BYTES) {
-        Ok(inserted) => inserted,
-        Err(error) => {
-            println!("SKIPPED: failed write-back: FUSE: {error}");
-            return Ok(false);
-        }
-    };
-    let mut disk = match Disk::new_on(kind, &device.path()) {
-        Ok(disk) => disk,
-        Err(error) => {
-            println!("SKIPPED: failed write-back on {kind}: {error}");
-            return Ok(false);
-        }
+    let Some((tape, _device, mut disk)) = tape::under(kind, "failed write-back") else {
+        return Ok(false);
     };
     let dir = disk.path().join("store");
     let mut history = History::new(seed);
@@ -106,8 +94,8 @@ fn one_disk(
         if Instant::now() >= end {
             break;
         }
-        let durability = dice.choice(DURABILITIES).expect("there are three").1;
-        let life = Life { seed, number, durability, appends: dice.u32(50..600) };
+        let life = Life::draw(seed, number, 50..600, &mut dice);
+        let durability = life.durability;
         let mut child = Child::start(&dir, life, || 0)?;
         thread::sleep(Duration::from_millis(dice.u64(..300)));
         let before = tape.failed();
@@ -156,20 +144,8 @@ fn one_disk(
 
 /// Sees how the program ends when blocks of the log cannot be read.
 fn read_errors() -> Result<(), Box<dyn Error>> {
-    let (tape, device) = match Tape::insert(DEVICE_BYTES) {
-        Ok(inserted) => inserted,
-        Err(error) => {
-            println!("SKIPPED: blocks that cannot be read: FUSE: {error}");
-            return Ok(());
-        }
-    };
-    let mut disk = match Disk::new_on(DiskKind::Ext4, &device.path()) {
-        Ok(disk) => disk,
-        Err(error) => {
-            println!("SKIPPED: blocks that cannot be read: {error}");
-            return Ok(());
-        }
-    };
+    let under = tape::under(DiskKind::Ext4, "blocks that cannot be read");
+    let Some((tape, device, mut disk)) = under else { return Ok(()) };
     let dir = disk.path().join("store");
     fill(&dir)?;
     let log = fs::read_dir(dir.join("log"))?.flatten().map(|entry| entry.path());

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::child::{self, Life};
 use crate::history::{History, Loss, View};
-use crate::options::{DURABILITIES, Options};
+use crate::options::Options;
 use crate::watch::{Child, Told};
 
 /// How often a child is looked at.
@@ -78,8 +78,7 @@ fn one_store(
         if Instant::now() >= end {
             break;
         }
-        let durability = dice.choice(DURABILITIES).expect("there are three").1;
-        let life = Life { seed, number, durability, appends: dice.u32(20..2_000) };
+        let life = Life::draw(seed, number, 20..2_000, &mut dice);
         let delay = match dice.u8(..4) {
             0 => dice.u64(..15_000),
             _ => dice.u64(..250_000),

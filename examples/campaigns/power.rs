@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::child::{self, Life};
 use crate::history::{History, Loss, View};
-use crate::options::{DURABILITIES, Options};
+use crate::options::Options;
 use crate::watch::{Child, Told};
 
 /// After so many losses of power, a store makes place for a new one.
@@ -112,8 +112,7 @@ fn one_store(
         if Instant::now() >= end {
             break;
         }
-        let durability = dice.choice(DURABILITIES).expect("there are three").1;
-        let life = Life { seed, number, durability, appends: dice.u32(20..2_000) };
+        let life = Life::draw(seed, number, 20..2_000, &mut dice);
         let delay = match dice.u8(..4) {
             0 => dice.u64(..20_000),
             _ => dice.u64(..400_000),
@@ -131,7 +130,7 @@ fn one_store(
         tally.opening += u64::from(!told.opened);
         check(&dir, history, &told, dice.bool(), tally)
             .map_err(|error| format!("after life {number}: {error}"))?;
-        if let (Durability::Interval { .. }, Some(at)) = (durability, history.oldest_lost) {
+        if let (Durability::Interval { .. }, Some(at)) = (life.durability, history.oldest_lost) {
             tally.interval_lost = tally.interval_lost.max(cut.saturating_sub(at));
         }
     }

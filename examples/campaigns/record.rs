@@ -14,12 +14,10 @@ use serde_json::json;
 
 use crate::child::{self, Life};
 use crate::history::{History, Loss, View};
-use crate::options::{DURABILITIES, Options};
-use crate::tape::Tape;
+use crate::options::Options;
+use crate::tape;
 use crate::watch::{Child, Told};
 
-/// XFS takes no less.
-const DEVICE_BYTES: u64 = 320 * 1024 * 1024;
 /// How many lives one device sees, and how many moments of each are looked at.
 const LIVES: u32 = 4;
 const MOMENTS: usize = 25;
@@ -77,27 +75,16 @@ fn one_device(
     end: Instant,
     tally: &mut Tally,
 ) -> Result<bool, Box<dyn Error>> {
-    let (tape, device) = match Tape::insert(DEVICE_BYTES) {
-        Ok(inserted) => inserted,
-        Err(error) => {
-            println!("SKIPPED: the record of a device: FUSE: {error}");
-            return Ok(false);
-        }
-    };
-    let mut disk = match Disk::new_on(kind, &device.path()) {
-        Ok(disk) => disk,
-        Err(error) => {
-            println!("SKIPPED: the record of a device under {kind}: {error}");
-            return Ok(false);
-        }
+    let Some((tape, _device, mut disk)) = tape::under(kind, "the record of a device") else {
+        return Ok(false);
     };
     let mut history = History::new(seed);
     let mut dice = fastrand::Rng::with_seed(seed);
     let home = tempfile::Builder::new().prefix("headwater-record-").tempdir()?;
     let image = home.path().join("image");
     for number in 1..=LIVES {
-        let durability = dice.choice(DURABILITIES).expect("there are three").1;
-        let life = Life { seed, number, durability, appends: dice.u32(20..400) };
+        let life = Life::draw(seed, number, 20..400, &mut dice);
+        let durability = life.durability;
         let dir = disk.path().join("store");
         let begin = tape.len();
         let clock = tape.clone();

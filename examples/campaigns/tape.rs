@@ -17,6 +17,7 @@ use fuser::{
     INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite,
     Request, WriteFlags,
 };
+use headwater_testkit::{Disk, DiskKind};
 
 const BLOCK_BYTES: u64 = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -50,6 +51,19 @@ pub(crate) struct Tape {
     bytes: u64,
 }
 
+/// XFS takes no less.
+const DEVICE_BYTES: u64 = 320 * 1024 * 1024;
+
+/// Puts a file system on a device that records. Returns `None` if this machine has none, and says
+/// so.
+pub(crate) fn under(kind: DiskKind, campaign: &str) -> Option<(Tape, Device, Disk)> {
+    let skip = |error: &dyn std::fmt::Display| println!("SKIPPED: {campaign} on {kind}: {error}");
+    let (tape, device) =
+        Tape::insert(DEVICE_BYTES).inspect_err(|error| skip(&format!("FUSE: {error}"))).ok()?;
+    let disk = Disk::new_on(kind, &device.path()).inspect_err(|error| skip(error)).ok()?;
+    Some((tape, device, disk))
+}
+
 /// The device, as long as this lives.
 pub(crate) struct Device {
     // Goes first, which unmounts the directory.
@@ -59,7 +73,7 @@ pub(crate) struct Device {
 
 impl Tape {
     /// Makes a device of zeros.
-    pub(crate) fn insert(bytes: u64) -> io::Result<(Self, Device)> {
+    fn insert(bytes: u64) -> io::Result<(Self, Device)> {
         let tape = Self { record: Arc::default(), bytes };
         let home = tempfile::Builder::new().prefix("headwater-tape-").tempdir()?;
         let session = fuser::spawn_mount(tape.clone(), home.path(), &Config::default())?;
