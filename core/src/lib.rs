@@ -23,6 +23,7 @@ mod name;
 mod pattern;
 mod position;
 mod query;
+mod schedule;
 mod slot;
 mod subscription;
 mod time;
@@ -48,6 +49,9 @@ pub use name::{
 pub use pattern::{EventPattern, InvalidPattern, Matchable, NeverMatches, PatternFault, TextPlace};
 pub use position::{Position, Revision, SchemaVersion};
 pub use query::{Query, QueryItem, Selectable};
+#[cfg(feature = "cron")]
+pub use schedule::CronLine;
+pub use schedule::{Interval, InvalidSchedule, Schedule};
 pub use slot::{InvalidSlot, SLOT_COUNT, Slot};
 pub use subscription::Subscription;
 pub use time::Timestamp;
