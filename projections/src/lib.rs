@@ -1,4 +1,4 @@
-//! What runs over a Headwater log: consumer groups, projections and reactors.
+//! What runs over a Headwater log: consumer groups, projections, reactors and timers.
 //!
 //! - A [`ConsumerGroup`] shares the events of a log among [`Member`]s: per-key order, leases,
 //!   retries, and acks that survive the process.
@@ -6,6 +6,7 @@
 //!   [`Checkpoint`]; [`ProjectionRunner`] runs and rebuilds it.
 //! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.
 //!   Rebuilding a projection never comes near it.
+//! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
 //!
 //! Everything here meets the log only through the traits of `headwater-core`, so any engine can
 //! stand in, and runs on tokio.
@@ -49,12 +50,14 @@ mod reactor;
 mod retry;
 mod runner;
 mod sink;
+mod timer;
 mod wait;
 
 /// Goes on implementations of [`Reactor`], as `#[async_trait]`: the attribute of the crate of this
 /// name, in a version that fits.
 pub use async_trait::async_trait;
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
+pub use clock::{Clock, SystemClock};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, GroupOptions, GroupPhase, GroupStatus, IdempotencyKey,
     Member, MemberStatus, Settlement,
@@ -77,4 +80,5 @@ pub use rusqlite;
 pub use sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 #[cfg(feature = "sqlite")]
 pub use sink::{SqliteSink, SqliteTx};
+pub use timer::{Missed, NewTimer, Timer, TimerError, TimerService, Timers};
 pub use wait::WaitError;
