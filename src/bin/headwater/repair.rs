@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// Do it; no other program may write to the store meanwhile
     #[arg(long, requires = "what")]
     apply: bool,
-    /// Accept that events are lost that were acknowledged
+    /// Accept that events are lost that were acknowledged, or may have been
     #[arg(long, requires = "apply")]
     lose_acknowledged: bool,
     /// Print one JSON object

@@ -71,7 +71,7 @@ pub enum Keep {
 /// Whether acknowledged events may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// A repair that would lose any is not carried out.
+    /// A repair that would or may lose any is not carried out.
     Refuse,
     /// They may.
     Accept,
@@ -243,7 +243,7 @@ pub(crate) fn repair_on(
         Effort::DryRun => None,
         Effort::Apply => Some(open::lock(fs.as_ref(), root)?),
     };
-    see_what_was_written(fs, root)?;
+    see_what_was_written(fs, root, effort)?;
     let mut repairer = Repairer::new(fs, root)?;
     let plan = match repair {
         Repair::CutTail => repairer.plan_tail()?,
@@ -261,9 +261,9 @@ pub(crate) fn repair_on(
     Ok(report)
 }
 
-/// Makes sure that what is planned from is on the disk, in the files that a repair or a writer
-/// writes in place.
-fn see_what_was_written(fs: &Arc<dyn Fs>, root: &Path) -> Result<(), RepairError> {
+/// Lets reads see what the disk has of the files that a repair or a writer writes in place. What is
+/// to be carried out is planned from what is durable.
+fn see_what_was_written(fs: &Arc<dyn Fs>, root: &Path, effort: Effort) -> Result<(), RepairError> {
     let mut files = vec![root.join(crate::catalog::FILE_NAME)];
     for kind in [LogKind::Events, LogKind::Offsets] {
         let folder = root.join(kind.folder());
@@ -276,6 +276,9 @@ fn see_what_was_written(fs: &Arc<dyn Fs>, root: &Path) -> Result<(), RepairError
     }
     for path in files {
         let file = fs.open(&path, Access::Read).map_err(RepairError::io("open", &path))?;
+        if effort == Effort::Apply {
+            file.sync().map_err(RepairError::io("sync", &path))?;
+        }
         see_the_disk(file.as_ref(), &path)?;
     }
     Ok(())
@@ -284,7 +287,6 @@ fn see_what_was_written(fs: &Arc<dyn Fs>, root: &Path) -> Result<(), RepairError
 /// Lets reads see what the disk has: after a failed sync, also one of an earlier repair, the cache
 /// may hold something else.
 fn see_the_disk(file: &dyn FsFile, path: &Path) -> Result<(), RepairError> {
-    file.sync().map_err(RepairError::io("sync", path))?;
     file.evict().map_err(RepairError::io("evict", path))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::fs::faulty::{FaultyFs, Op};
 
 const QUARANTINE: &str = "/disk/store/quarantine";
 
@@ -125,6 +126,20 @@ fn the_lock_is_taken_once() {
     assert_eq!(sim.locked() - before, 1);
     // It is free again.
     check(&fs, root, 1, 17);
+}
+
+/// As on a file system that turned read-only when its device failed.
+#[test]
+fn a_dry_run_needs_nothing_synced() {
+    let sample = Sample::new(false);
+    sample.flip(5, 3);
+    let faulty = FaultyFs::default();
+    faulty.fail(0, 30, usize::MAX, Some(Op::Sync));
+    let fs: Arc<dyn Fs> = Arc::new(faulty.clone());
+    let planned = repair_on(&fs, &sample.root, Repair::CutTail, Loss::Refuse, Effort::DryRun);
+    assert_eq!(planned.unwrap().steps.len(), 3);
+    let refused = repair_on(&fs, &sample.root, Repair::CutTail, Loss::Accept, Effort::Apply);
+    assert!(matches!(refused, Err(RepairError::Io { action: "sync", .. })), "{refused:?}");
 }
 
 #[test]
