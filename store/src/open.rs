@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headwater_core::{LogId, Position, Timestamp};
+use headwater_core::{Durability, LogId, Position, Timestamp};
 
 use crate::catalog::{self, CatalogFile, file_fault};
 use crate::error::OpenError;
@@ -16,7 +16,7 @@ use crate::fs::{Fs, FsFile, is_temporary, read_file, write_file};
 use crate::index::add_frame;
 use crate::log::{Cut, Depth, LogDir, Manner, Purpose, Recovered, recover};
 use crate::offsets::{Groups, Offsets, fold};
-use crate::options::{OpenMode, Options};
+use crate::options::{OpenMode, Options, Preallocation};
 use crate::planted::{Bug, planted};
 use crate::tail::{Layout, LogTail};
 use crate::tails;
@@ -125,7 +125,7 @@ pub(crate) fn open_locked(
     catalog.epoch += u32::from(!planted(Bug::ShareEpoch));
     let layout = Layout {
         capacity_bytes: options.segment_bytes,
-        preallocation: options.preallocation,
+        preallocation: preallocation(fs.as_ref(), root, options),
         epoch: catalog.epoch,
         open_max: options.open_segments,
     };
@@ -143,6 +143,20 @@ pub(crate) fn open_locked(
     let durability = options.durability;
     let offsets = Offsets::open(offsets, shared, recovered_offsets, groups, (durability, layout))?;
     Ok(Opened { id: identity.id, lock, catalog, tail, offsets, report })
+}
+
+/// Returns how segments get their space. Zeros make each sync cheaper and double what is written, so
+/// they are for those who sync every append.
+fn preallocation(fs: &dyn Fs, root: &Path, options: &Options) -> Preallocation {
+    match options.preallocation {
+        Preallocation::Auto if options.durability != Durability::Sync => {
+            match fs.preallocation(root) {
+                Preallocation::ZeroFill => Preallocation::Fallocate,
+                other => other,
+            }
+        }
+        chosen => chosen,
+    }
 }
 
 /// Removes what a crash behind the last step of an import has left.
@@ -300,4 +314,31 @@ pub(crate) fn read_only(fs: &dyn Fs, root: &Path) -> Result<(Identity, Catalog),
     // The writer may be in the middle of writing one block; the other one is whole then.
     let catalog = catalog::read(fs, root, identity.id)?;
     Ok((identity, catalog))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fs::sim::SimFs;
+
+    #[test]
+    fn zeros_are_for_those_who_sync_every_append() {
+        let root = Path::new("/disk");
+        let fs = SimFs::new(root);
+        let chosen = |chosen, durability| {
+            let options = Options { durability, preallocation: chosen, ..Options::default() };
+            preallocation(&fs, root, &options)
+        };
+        let interval = Durability::Interval { every: Duration::from_secs(1), bytes: 1 };
+        assert_eq!(fs.preallocation(root), Preallocation::ZeroFill);
+        assert_eq!(chosen(Preallocation::Auto, Durability::Sync), Preallocation::Auto);
+        for durability in [interval, Durability::Os] {
+            assert_eq!(chosen(Preallocation::Auto, durability), Preallocation::Fallocate);
+            for choice in [Preallocation::ZeroFill, Preallocation::Sparse] {
+                assert_eq!(chosen(choice, durability), choice);
+            }
+        }
+    }
 }

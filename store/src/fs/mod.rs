@@ -37,8 +37,8 @@ pub(crate) enum Access {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preallocation {
-    /// By the file system: zeros on ext4 and XFS, sparse on those that copy on write, reserved
-    /// extents elsewhere.
+    /// By the file system and the durability: zeros on ext4 and XFS where every append is synced,
+    /// sparse on file systems that copy on write, reserved extents otherwise.
     #[default]
     Auto,
     /// Zeros, written and synced. A later sync then flushes once and commits no journal, and a
