@@ -1,4 +1,4 @@
-//! Read-only memory maps: the only `unsafe` of the engine.
+//! Read-only memory maps: the only `unsafe` of the engine but for one system call in `fs`.
 //!
 //! Invariants:
 //!

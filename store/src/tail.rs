@@ -28,6 +28,11 @@ pub(crate) const FILE_BYTES_MIN: u64 = 1024 * 1024;
 /// So much of it is indexed in memory at most, about.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// When so much has come together, the device is asked to begin with it: when a sync follows, which
+/// then has less to wait for, and when none does.
+const WRITE_OUT_BYTES: u64 = 256 * 1024;
+const WRITE_OUT_LATER_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Why a frame was not written.
 #[derive(Clone, Debug)]
 pub(crate) enum TailError {
@@ -62,6 +67,8 @@ pub(crate) struct LogTail {
     durable: Position,
     unsynced_bytes: u64,
     unsynced_since: Option<Instant>,
+    /// Up to here the device was asked to begin with the active segment.
+    begun: u64,
     spare: Spare,
     /// The thread that writes an index file.
     filing: Option<JoinHandle<()>>,
@@ -110,6 +117,7 @@ impl LogTail {
             preallocation: layout.preallocation,
             epoch: layout.epoch,
             offset: end.end,
+            begun: end.end,
             next: end.next,
             word: end.word,
             frames: end.frames,
@@ -242,6 +250,19 @@ impl LogTail {
         Ok(offset)
     }
 
+    /// Asks the device to begin with what was written, if that is enough. `syncs` says that a sync
+    /// follows.
+    pub(crate) fn begin_write_out(&mut self, syncs: bool) -> Result<(), TailError> {
+        let enough = if syncs { WRITE_OUT_BYTES } else { WRITE_OUT_LATER_BYTES };
+        let (from, len) = (self.begun, self.offset - self.begun);
+        if len < enough {
+            return Ok(());
+        }
+        self.begun = self.offset;
+        let begun = self.active.file.begin_write_out(from, len);
+        begun.map_err(|error| TailError::Broken(Arc::new(error)))
+    }
+
     /// Makes everything written durable, with one call if there is anything.
     pub(crate) fn sync(&mut self) -> Result<(), TailError> {
         if self.unsynced_since.is_some() {
@@ -250,6 +271,7 @@ impl LogTail {
             }
             self.unsynced_bytes = 0;
             self.unsynced_since = None;
+            self.begun = self.offset;
             self.durable = self.next.previous();
         }
         Ok(())
@@ -291,7 +313,7 @@ impl LogTail {
         let segment = establish(fs, &self.dir.path(), &temporary, file, header)
             .map_err(|error| TailError::Broken(Arc::new(error)))?;
         let sealed = std::mem::replace(&mut self.active, Arc::new(segment));
-        self.offset = FRAMES_AT;
+        (self.offset, self.begun) = (FRAMES_AT, FRAMES_AT);
         self.segments.push(Arc::clone(&self.active));
         self.note();
         // One at a time: if indexes fill more slowly than segments, writing waits here.

@@ -13,6 +13,7 @@ pub(crate) enum Op {
     Create,
     Write,
     SetSize,
+    WriteOut,
     Sync,
     Evict,
     Rename,
@@ -238,6 +239,11 @@ impl FsFile for FaultyFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.step(Op::SetSize, 0)?;
         self.inner.allocate(bytes)
+    }
+
+    fn begin_write_out(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.step(Op::WriteOut, 0)?;
+        self.inner.begin_write_out(offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

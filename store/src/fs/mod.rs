@@ -9,6 +9,8 @@ pub(crate) mod faulty;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
+#[expect(unsafe_code, reason = "one system call that no crate offers as safe")]
+mod write_out;
 
 use std::fmt;
 use std::io;
@@ -96,6 +98,9 @@ pub(crate) trait FsFile: fmt::Debug + Send + Sync {
     fn set_size(&self, bytes: u64) -> io::Result<()>;
     /// Reserves space from the beginning, and sets the size to at least that.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Lets the device begin with the bytes of a range, and waits for nothing. Durable is only what
+    /// is synced.
+    fn begin_write_out(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Makes the bytes durable, and the size.
     fn sync(&self) -> io::Result<()>;
     /// Drops clean pages from the cache, so that the next read asks the device.

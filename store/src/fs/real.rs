@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags};
 
-use super::{Access, Fs, FsFile, Preallocation};
+use super::{Access, Fs, FsFile, Preallocation, write_out};
 use crate::mmap::Map;
 
 /// The operating system's file system.
@@ -116,6 +116,10 @@ impl FsFile for RealFile {
             Err(rustix::io::Errno::OPNOTSUPP) => self.file.set_len(bytes),
             result => Ok(result?),
         }
+    }
+
+    fn begin_write_out(&self, offset: u64, len: u64) -> io::Result<()> {
+        write_out::begin(&self.file, offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

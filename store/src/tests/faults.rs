@@ -158,6 +158,25 @@ fn a_commit_that_panics_is_indeterminate_and_no_other_is_written() {
     }
 }
 
+#[test]
+fn what_the_device_will_not_begin_with_poisons_the_writer_like_a_failed_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let fs = FaultyFs::default();
+    let options = || Options { segment_bytes: 4 * 1024 * 1024, ..Options::default() };
+    let store = open(&fs, &path, options()).unwrap();
+    store.append_blocking(append("a-1", "0")).unwrap();
+    fs.fail(0, EIO, 1, Some(Op::WriteOut));
+    let error = store.append_blocking(append("a-1", &"x".repeat(300_000))).unwrap_err();
+    assert!(matches!(error, AppendError::Indeterminate(_)), "{error}");
+    assert_eq!(all(&store).len(), 1);
+    let error = store.append_blocking(append("a-1", "2")).unwrap_err();
+    assert!(matches!(error, AppendError::Poisoned(_)), "{error}");
+    drop(store);
+    assert!(fs.heal());
+    acknowledged(&["0".to_owned()], &open(&fs, &path, options()).unwrap());
+}
+
 /// Appends until the first segment is full, then lets every operation of the roll fail in turn.
 #[test]
 fn a_roll_that_fails_at_any_step_loses_nothing() {

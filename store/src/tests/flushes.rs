@@ -186,6 +186,31 @@ fn without_sync_a_segment_is_synced_once_when_the_next_one_begins() {
 }
 
 #[test]
+fn the_device_begins_with_much_before_the_sync_and_now_and_then_without_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, payload) = (FaultyFs::default(), "x".repeat(300_000));
+    let options =
+        |durability| Options { durability, segment_bytes: 16 * 1024 * 1024, ..Options::default() };
+    let ops = || fs.take_steps().iter().map(|step| step.op).collect::<Vec<_>>();
+    let store = open(&fs, &dir.path().join("sync"), options(Durability::Sync)).unwrap();
+    ops();
+    for _ in 0..3 {
+        store.append_blocking(append("a-1", &payload)).unwrap();
+        assert_eq!(ops(), [Op::Write, Op::WriteOut, Op::Sync]);
+        store.append_blocking(append("a-1", "x")).unwrap();
+        assert_eq!(ops(), [Op::Write, Op::Sync]);
+    }
+    drop(store);
+    let store = open(&fs, &dir.path().join("os"), options(Durability::Os)).unwrap();
+    ops();
+    for _ in 0..20 {
+        store.append_blocking(append("a-1", &payload)).unwrap();
+    }
+    let begun = ops().iter().filter(|&&op| op == Op::WriteOut).count();
+    assert_eq!(begun, 1, "6 MB, and every 4 MiB");
+}
+
+#[test]
 fn a_segment_is_established_in_the_order_that_a_crash_cannot_break() {
     let dir = tempfile::tempdir().unwrap();
     let fs = FaultyFs::default();

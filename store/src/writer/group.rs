@@ -256,6 +256,15 @@ impl Group {
         }
     }
 
+    /// Drops the appends whose caller is this thread, which it would do when it is answered.
+    pub(super) fn drop_lent(&mut self) {
+        for waiting in &mut self.waiting {
+            if matches!(waiting.asker, Asker::Here) {
+                waiting.lent = None;
+            }
+        }
+    }
+
     /// Forgets everything of the group but who waits.
     pub(super) fn clear(&mut self) {
         self.frame.clear();

@@ -426,7 +426,7 @@ impl Core {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
         }
-        if result.is_ok() || planted(Bug::CountRefused) {
+        if result.is_err() && planted(Bug::CountRefused) {
             self.group.note_heads(first);
         }
         // First what refers to the appends, so that their callers have the last hold of them.
@@ -462,14 +462,16 @@ impl Core {
         }
         let sync = group.sync || self.durability == Durability::Sync;
         let time = group.commit_time.unwrap_or_else(Timestamp::now);
+        let first = self.tail.next();
         let written = self.tail.write(&mut group.frame, records, time);
-        let written = written.and_then(|written| {
-            if sync {
-                self.tail.sync()?;
-            }
-            Ok(written)
-        });
         let written = written.map_err(|error| self.broken(error))?;
+        self.tail.begin_write_out(sync).map_err(|error| self.broken(error))?;
+        // While the device has something to do. If it fails, nobody asks these heads any more.
+        self.group.note_heads(first);
+        self.group.drop_lent();
+        if sync {
+            self.tail.sync().map_err(|error| self.broken(error))?;
+        }
         let group = &self.group;
         let narrow = |offset: u64| u32::try_from(offset).expect("a segment has less than 4 GiB");
         let mut index = segment.index_mut();
