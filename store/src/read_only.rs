@@ -367,6 +367,7 @@ impl ReadOnlyStore {
             && index.end() == sealed.events()
         {
             sealed.adopt(Arc::new(index));
+            sealed.settle();
         }
         self.segments.release(sealed.header.id);
     }

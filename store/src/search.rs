@@ -1,11 +1,12 @@
 //! Searching the segments for what a query matches: indexes propose, records decide.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use headwater_core::{Page, Position, Query, ReadError, RecordedEvent};
 
 use crate::format::record::{Names, RecordRef};
-use crate::index::{Location, Terms, Walk};
+use crate::index::{Location, Step, Terms, Walk};
 use crate::planted::{Bug, planted};
 use crate::seek::{Seek, find_all};
 use crate::segment::Segment;
@@ -15,6 +16,9 @@ use crate::segments::{SegmentEntry, holding};
 const CHUNK_EVENTS: usize = 512;
 /// How many records are looked for at a time.
 const GROUP_EVENTS: usize = 64;
+/// How many segments are asked for the query's terms at a time, and for how many of them.
+const AHEAD_SEGMENTS: usize = 32;
+const AHEAD_TERMS: usize = 8;
 /// About how many bytes one page looks at before it hands back what it has.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -106,6 +110,7 @@ impl<'a> Search<'a> {
         mut each: impl FnMut(&Segment, Place, RecordRef<'_>) -> Result<Flow, ReadError>,
     ) -> Result<Position, ReadError> {
         let (mut next, mut looked, mut wave) = (first, 0, Wave::new(expected));
+        let mut ahead = Vec::new().into_iter();
         for at in holding(self.segments, first)..self.segments.len() {
             let end = match self.segments.get(at + 1) {
                 Some(following) => following.base.previous().min(last),
@@ -114,7 +119,14 @@ impl<'a> Search<'a> {
             if next > end {
                 continue;
             }
-            let segment = self.segments[at].get()?;
+            let segment = if let Some(segment) = ahead.next() {
+                segment
+            } else {
+                let segment = self.segments[at].get()?;
+                ahead = self.look_ahead(&segment, &self.segments[at + 1..], last, expected);
+                segment
+            };
+            debug_assert_eq!(segment.header.id, self.segments[at].id);
             while next <= end {
                 let (candidates, reached) =
                     segment.candidates(&self.terms, (next, end), CHUNK_EVENTS, Walk::Up)?;
@@ -132,6 +144,33 @@ impl<'a> Search<'a> {
             }
         }
         Ok(self.visit(&mut wave, &mut looked, &mut each)?.unwrap_or(last))
+    }
+
+    /// Takes the segments behind one that are open, as far as about `expected` matches may need, and
+    /// asks for the memory that looking into all of them takes: their cache misses do not wait for each
+    /// other then, as in [`find_all`].
+    fn look_ahead(
+        &self,
+        segment: &Arc<Segment>,
+        behind: &[Arc<SegmentEntry>],
+        last: Position,
+        expected: usize,
+    ) -> std::vec::IntoIter<Arc<Segment>> {
+        let count = expected.min(AHEAD_SEGMENTS) - 1;
+        let behind = behind.iter().take(count).take_while(|entry| entry.base <= last);
+        let ahead: Vec<_> = behind.map_while(|entry| entry.opened()).collect();
+        let mut sum = 0;
+        if !ahead.is_empty() {
+            for step in [Step::Bucket, Step::Entries, Step::Postings] {
+                for segment in [segment].into_iter().chain(&ahead) {
+                    for term in self.terms.all().take(AHEAD_TERMS) {
+                        sum ^= segment.touch(term, step);
+                    }
+                }
+            }
+        }
+        black_box(sum);
+        ahead.into_iter()
     }
 
     /// Goes down through the range, over about `bound` bytes, and returns how far it came.
@@ -184,8 +223,8 @@ impl<'a> Search<'a> {
             parts.iter().flat_map(|(segment, deltas)| deltas.iter().map(move |&at| (segment, at)));
         loop {
             let group = candidates.by_ref().take(wave.group);
-            let seeks = group.map(|(segment, delta)| Seek::new(segment, delta));
-            let mut seeks = seeks.collect::<Result<Vec<_>, _>>()?;
+            let mut seeks: Vec<_> =
+                group.map(|(segment, delta)| Seek::new(segment, delta)).collect();
             if seeks.is_empty() {
                 return Ok(None);
             }

@@ -1,6 +1,6 @@
 //! From the marks of an index to records, many at a time.
 //!
-//! A mark stands before a few events. From there a look-up is a chain of cache misses: the frame,
+//! A mark stands before a few events. A look-up is a chain of cache misses: the mark, the frame,
 //! then record after record. Chains of different events do not wait for each other if each step is
 //! taken for all of them before the next one (group prefetching: Chen, Ailamaki, Gibbons, Mowry,
 //! "Improving Hash Join Performance through Prefetching", ICDE 2004).
@@ -33,6 +33,8 @@ pub(crate) struct Seek<'a> {
 /// How near an event is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
+    /// The index was not asked.
+    Somewhere,
     /// There it is.
     At(Location),
     /// At or behind this record, in this frame or a later one.
@@ -42,9 +44,9 @@ pub(crate) enum Place {
 }
 
 impl<'a> Seek<'a> {
-    /// Begins with what the index of the segment says. The segment has the event.
-    pub(crate) fn new(segment: &'a Segment, delta: u32) -> Result<Self, ReadError> {
-        Ok(Self { segment, delta, place: segment.place(delta)? })
+    /// Begins to look for an event that the segment has.
+    pub(crate) fn new(segment: &'a Segment, delta: u32) -> Self {
+        Self { segment, delta, place: Place::Somewhere }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -55,7 +57,9 @@ impl<'a> Seek<'a> {
     pub(crate) fn location(&self) -> Location {
         match self.place {
             Place::At(location) => location,
-            Place::Behind { .. } | Place::Along { .. } => unreachable!("it was not looked for"),
+            Place::Somewhere | Place::Behind { .. } | Place::Along { .. } => {
+                unreachable!("it was not looked for")
+            }
         }
     }
 
@@ -107,6 +111,7 @@ impl<'a> Seek<'a> {
         };
         match self.place {
             Place::Behind { record, frame } => Ok(lines(frame, 1)? ^ lines(record, 1)?),
+            Place::Somewhere => Ok(self.segment.touch_mark(self.delta)),
             Place::Along { .. } => Ok(0),
             Place::At(location) => lines(location.offset, self.record_bytes(location)),
         }
@@ -122,6 +127,10 @@ impl<'a> Seek<'a> {
 
 /// Finds the records of all these events.
 pub(crate) fn find_all(seeks: &mut [Seek<'_>]) -> Result<(), ReadError> {
+    fetch_all(seeks)?;
+    for seek in &mut *seeks {
+        seek.place = seek.segment.place(seek.delta)?;
+    }
     fetch_all(seeks)?;
     for seek in &mut *seeks {
         seek.enter()?;

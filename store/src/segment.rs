@@ -12,8 +12,8 @@ use crate::format::segment::{FRAMES_AT, SegmentHeader};
 use crate::format::{BLOCK_BYTES, Seed, frame, record, u32_at};
 use crate::fs::{Access, Fs, FsFile, Preallocation};
 use crate::index::{
-    IndexFault, IndexFile, Layers, LayersTaken, List, Lists, Location, MemoryIndex, Term, Terms,
-    Walk, add_frame,
+    IndexFault, IndexFile, Layers, LayersTaken, List, Lists, Location, MemoryIndex, Step, Term,
+    Terms, Walk, add_frame,
 };
 use crate::mark::Mark;
 use crate::mmap::Map;
@@ -54,6 +54,8 @@ pub(crate) struct Segment {
     /// Bytes below are published and final.
     end: Mark,
     index: RwLock<Layers>,
+    /// The index of a sealed segment whose file has all of it: nobody waits for a lock to ask it.
+    whole: OnceLock<Layers>,
     /// One bit per window: its pages could be read.
     populated: Box<[AtomicU64]>,
     /// Why the events behind the last indexed one cannot be read, in a sealed segment.
@@ -83,6 +85,7 @@ impl Segment {
             index: RwLock::new(Layers::of(MemoryIndex::from(0))),
             end: Mark::new(FRAMES_AT),
             populated: (0..windows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            whole: OnceLock::new(),
             damage: OnceLock::new(),
             header,
             path,
@@ -164,7 +167,7 @@ impl Segment {
 
     /// Returns how many events are indexed.
     pub(crate) fn events(&self) -> u32 {
-        self.index().end()
+        self.whole.get().map_or_else(|| self.index().end(), Layers::end)
     }
 
     /// Returns candidates for a query with positions in a range: about `count` of them, and how
@@ -252,7 +255,7 @@ impl Segment {
 
     /// Returns where an event lies that is in this segment.
     pub(crate) fn locate(&self, delta: u32) -> Result<Location, ReadError> {
-        let mut seek = [Seek::new(self, delta)?];
+        let mut seek = [Seek::new(self, delta)];
         find_all(&mut seek)?;
         Ok(seek[0].location())
     }
@@ -361,6 +364,26 @@ impl Segment {
         self.index_mut().adopt(file);
     }
 
+    /// Notes that the segment is sealed. If a file has all of its index, that is asked without a lock
+    /// from now on.
+    pub(crate) fn settle(&self) {
+        if let Some(whole) = self.index().whole() {
+            // A second call says the same.
+            let _ = self.whole.set(whole);
+        }
+    }
+
+    /// Looks at memory that a search for a term will need. Where a lock would be in the way, it does
+    /// not.
+    pub(crate) fn touch(&self, term: Term, step: Step) -> u8 {
+        self.whole.get().and_then(Layers::file).map_or(0, |file| file.touch(term, step))
+    }
+
+    /// The same for the mark of an event.
+    pub(crate) fn touch_mark(&self, delta: u32) -> u8 {
+        self.whole.get().and_then(Layers::file).map_or(0, |file| file.touch_mark(delta))
+    }
+
     /// Returns where the frames begin that are not indexed in a file.
     pub(crate) fn filed_end(&self) -> u64 {
         self.index().file().map_or(FRAMES_AT, |file| file.header().covered.end)
@@ -378,6 +401,11 @@ impl Segment {
 
     /// Asks the index, which is built anew from the log if its file turns out to be damaged.
     fn ask<T>(&self, question: impl Fn(&Layers) -> Result<T, IndexFault>) -> Result<T, ReadError> {
+        if let Some(whole) = self.whole.get()
+            && let Ok(answer) = question(whole)
+        {
+            return Ok(answer);
+        }
         let answer = question(&self.index());
         let fault = match answer {
             Ok(answer) => return Ok(answer),

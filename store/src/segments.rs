@@ -41,6 +41,7 @@ pub(crate) struct SegmentEntry {
     open: RwLock<Option<Arc<Segment>>>,
     /// When it was asked for last, in look-ups.
     used: AtomicU64,
+    look_ups: Arc<AtomicU64>,
     home: Weak<Home>,
 }
 
@@ -51,7 +52,7 @@ struct Home {
     purpose: Purpose,
     open_max: usize,
     opened: Mutex<Vec<Weak<SegmentEntry>>>,
-    look_ups: AtomicU64,
+    look_ups: Arc<AtomicU64>,
 }
 
 impl Segments {
@@ -63,7 +64,7 @@ impl Segments {
         sealed: &[(Position, u64)],
         active: Option<Arc<Segment>>,
     ) -> Self {
-        let (opened, look_ups) = (Mutex::default(), AtomicU64::new(0));
+        let (opened, look_ups) = (Mutex::default(), Arc::new(AtomicU64::new(0)));
         let home = Arc::new(Home { dir, purpose, open_max, opened, look_ups });
         let entry = |base, id| Arc::new(SegmentEntry::new(&home, base, id, None));
         let mut list: Vec<_> = sealed.iter().map(|&(base, id)| entry(base, id)).collect();
@@ -142,8 +143,10 @@ pub(crate) fn holding(segments: &[Arc<SegmentEntry>], position: Position) -> usi
 
 impl SegmentEntry {
     fn new(home: &Arc<Home>, base: Position, id: u64, open: Option<Arc<Segment>>) -> Self {
-        let (next, used) = (OnceLock::new(), AtomicU64::new(0));
-        Self { id, base, next, open: RwLock::new(open), used, home: Arc::downgrade(home) }
+        let (next, used, look_ups) =
+            (OnceLock::new(), AtomicU64::new(0), Arc::clone(&home.look_ups));
+        let open = RwLock::new(open);
+        Self { id, base, next, open, used, look_ups, home: Arc::downgrade(home) }
     }
 
     fn followed_by(&self, next: Position) {
@@ -162,17 +165,25 @@ impl SegmentEntry {
         self.path().map(|path| path.with_extension("idx"))
     }
 
+    /// Returns the segment if it is open.
+    pub(crate) fn opened(&self) -> Option<Arc<Segment>> {
+        // Not counted exactly: which one is closed first when there are too many may be wrong by a few
+        // look-ups, and these are many.
+        let now = self.look_ups.load(Ordering::Relaxed) + 1;
+        self.look_ups.store(now, Ordering::Relaxed);
+        self.used.store(now, Ordering::Relaxed);
+        self.open.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the segment, opened if it is not.
     ///
     /// Opening looks at the header block, the index file, and the last frame. Where the index file
     /// is missing, or is not the one of these bytes, the segment is walked and the index built.
     pub(crate) fn get(self: &Arc<Self>) -> Result<Arc<Segment>, ReadError> {
-        let home = self.home.upgrade().ok_or(ReadError::Closed)?;
-        let now = home.look_ups.fetch_add(1, Ordering::Relaxed);
-        self.used.store(now, Ordering::Relaxed);
-        if let Some(segment) = &*self.open.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Arc::clone(segment));
+        if let Some(segment) = self.opened() {
+            return Ok(segment);
         }
+        let home = self.home.upgrade().ok_or(ReadError::Closed)?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = &*open {
             return Ok(Arc::clone(segment));
@@ -224,6 +235,7 @@ impl Home {
             Ok(index) => {
                 segment.publish(index.header().covered.end);
                 segment.adopt(Arc::new(index));
+                segment.settle();
                 return Ok(segment);
             }
             Err(reason) => reason,
@@ -243,6 +255,7 @@ impl Home {
                     && let Some(frozen) = segment.freeze(true)?
                 {
                     file_index(dir, &segment, &frozen);
+                    segment.settle();
                 }
                 return Ok(segment);
             }

@@ -352,6 +352,7 @@ impl LogTail {
         let is_sealed = segment.header.id != self.active.header.id;
         let work = move || {
             if file_index(&dir, &segment, &frozen) && is_sealed {
+                segment.settle();
                 segments.release(segment.header.id);
             }
         };

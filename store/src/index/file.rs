@@ -32,6 +32,14 @@ pub(crate) struct IndexFile {
     verified: Box<[AtomicU64]>,
 }
 
+/// What a look-up in the dictionary comes to, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Bucket,
+    Entries,
+    Postings,
+}
+
 impl fmt::Debug for IndexFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IndexFile").field("header", &self.header).finish_non_exhaustive()
@@ -108,6 +116,41 @@ impl IndexFile {
         Ok((Timestamp::from_nanos(i64_at(moment, 0)), u32_at(moment, 8), u32_at(moment, 12)))
     }
 
+    /// Looks at memory that [`list`](Lists::list) will need for a term. What it finds there means
+    /// nothing.
+    pub(crate) fn touch(&self, term: Term, step: Step) -> u8 {
+        match step {
+            Step::Bucket => self.byte(self.sections.buckets + self.bucket_of(term) * 4),
+            Step::Entries => self.bounds(term).map_or(0, |(from, to)| {
+                let at = |entry: u32| self.sections.entries + entry as usize * ENTRY_BYTES;
+                self.byte(at(from)) ^ self.byte(at(to).saturating_sub(1))
+            }),
+            Step::Postings => self.list(term).map_or(0, |list| list.len().to_le_bytes()[0]),
+        }
+    }
+
+    /// Looks at the mark before an event.
+    pub(crate) fn touch_mark(&self, delta: u32) -> u8 {
+        self.byte(SECTIONS_AT + (delta / MARK_EVERY) as usize * MARK_BYTES)
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.map.below(self.sections.file_bytes as u64).get(at).copied().unwrap_or(0)
+    }
+
+    fn bucket_of(&self, term: Term) -> usize {
+        match self.header.bucket_bits {
+            0 => 0,
+            bits => (term >> (32 - bits)) as usize,
+        }
+    }
+
+    /// Returns which entries have the highest bits of a term.
+    fn bounds(&self, term: Term) -> Result<(u32, u32), IndexFault> {
+        let bounds = self.slice(self.sections.buckets + self.bucket_of(term) * 4, 8)?;
+        Ok((u32_at(bounds, 0), u32_at(bounds, 4)))
+    }
+
     /// Returns the term of a dictionary entry.
     pub(crate) fn term(&self, entry: u32) -> Result<Term, IndexFault> {
         self.u32_at(self.sections.entries + entry as usize * ENTRY_BYTES)
@@ -179,13 +222,7 @@ impl IndexFile {
 
 impl Lists for IndexFile {
     fn list(&self, term: Term) -> Result<List<'_>, IndexFault> {
-        // Two entries of the table of buckets bound the entries that have these highest bits.
-        let bucket = match self.header.bucket_bits {
-            0 => 0,
-            bits => term >> (32 - bits),
-        };
-        let bounds = self.slice(self.sections.buckets + bucket as usize * 4, 8)?;
-        let (from, to) = (u32_at(bounds, 0), u32_at(bounds, 4));
+        let (from, to) = self.bounds(term)?;
         let entries = self.slice(
             self.sections.entries + from as usize * ENTRY_BYTES,
             (to.checked_sub(from).ok_or(IndexFault::Bounds)?) as usize * ENTRY_BYTES,

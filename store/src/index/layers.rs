@@ -30,6 +30,13 @@ impl Layers {
         Self { file: None, frozen: Vec::new(), open }
     }
 
+    /// Returns an index that is in a file alone, if this is one.
+    pub(crate) fn whole(&self) -> Option<Self> {
+        let file = self.file.as_ref().filter(|file| file.end() == self.open.end())?;
+        let open = MemoryIndex::from(file.end());
+        Some(Self { file: Some(Arc::clone(file)), frozen: Vec::new(), open })
+    }
+
     /// What the writer adds to.
     pub(crate) fn open(&mut self) -> &mut MemoryIndex {
         &mut self.open

@@ -22,7 +22,7 @@ use crate::format::frame::{FrameHeader, HEADER_BYTES};
 use crate::format::record;
 
 pub(crate) use build::build;
-pub(crate) use file::{FileList, IndexFile, file_name};
+pub(crate) use file::{FileList, IndexFile, Step, file_name};
 pub(crate) use layers::{Layers, LayersTaken};
 pub(crate) use memory::MemoryIndex;
 pub(crate) use select::Walk;
@@ -204,6 +204,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// All terms of the query.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Term> {
+        self.items.iter().flatten().flatten().copied()
+    }
+
     pub(crate) fn of(query: &Query) -> Self {
         Self { items: query.items().iter().map(Self::item).collect() }
     }
