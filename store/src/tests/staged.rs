@@ -1,11 +1,16 @@
 //! Conditions on what waits in the same group.
 
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Wake, Waker};
+
 use headwater_core::{
-    AppendError, Category, Condition, Conflict, Durability, ExpectedRevision, ReadError, Revision,
-    Tag,
+    AppendError, Category, Condition, Conflict, Durability, Effect, EventLog, ExpectedRevision,
+    ReadError, Revision, Tag, Visibility,
 };
 
 use super::*;
+use crate::fs::faulty::Op;
 use crate::writer::Request;
 
 fn event(n: u64) -> NewEvent {
@@ -108,6 +113,57 @@ fn an_expected_revision_sees_what_is_staged_before_it() {
     let won = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().answer.is_ok());
     assert_eq!(won.collect::<Vec<_>>(), [true, false]);
     assert_eq!(all(&store).len(), 2);
+}
+
+/// Notes how far readers saw when an answer came.
+struct Sight {
+    store: Store,
+    head: Mutex<Option<Position>>,
+}
+
+impl Wake for Sight {
+    fn wake(self: Arc<Self>) {
+        let head = pollster::block_on(self.store.head(Visibility::Committed)).unwrap();
+        *self.head.lock().unwrap() = Some(head);
+    }
+}
+
+#[test]
+fn who_lost_to_a_staged_event_is_told_when_it_can_be_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = FaultyFs::default();
+    let store = open(&fs, &dir.path().join("s"), small()).unwrap();
+    let stream = StreamId::new("a-1").unwrap();
+    for fails in [false, true] {
+        let revision = pollster::block_on(store.stream_revision(&stream)).unwrap();
+        let expected = ExpectedRevision::Exact(revision);
+        let sight = Arc::new(Sight { store: store.clone(), head: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&sight));
+        let (requests, mut answers): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let append = append("a-1", "x").expecting(stream.clone(), expected);
+                let mut request = Request::new(append, 64 * 1024).unwrap();
+                let answer = request.ask();
+                (request, answer)
+            })
+            .unzip();
+        assert!(Pin::new(&mut answers[1]).poll(&mut Context::from_waker(&waker)).is_pending());
+        if fails {
+            fs.fail(0, 5, 1, Some(Op::Sync));
+        }
+        store.writer().write_together(requests);
+        let lost = answers[1].try_recv().unwrap().answer.unwrap_err();
+        let won = answers[0].try_recv().unwrap().answer;
+        if fails {
+            assert!(matches!(won, Err(AppendError::Indeterminate(_))), "{won:?}");
+            // What it lost to will perhaps never be.
+            assert!(matches!(lost, AppendError::Poisoned(_)), "{lost}");
+            assert_eq!(lost.effect(), Effect::None);
+        } else {
+            assert!(matches!(lost, AppendError::Conflict(_)), "{lost}");
+            assert_eq!(*sight.head.lock().unwrap(), Some(won.unwrap().last));
+        }
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A group: appends that are written as one frame, and what they make of the streams meanwhile.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use headwater_core::{
-    Append, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError, Revision, StreamId,
-    Timestamp,
+    Append, AppendError, AppendId, Appended, NewEvent, Position, QueryCondition, ReadError,
+    Revision, StreamId, Timestamp,
 };
 
 use super::Asker;
@@ -43,6 +44,7 @@ pub(super) struct Group {
     heads: Heads,
     pub(super) ids: HashMap<AppendId, Remembered>,
     pub(super) waiting: Vec<Waiting>,
+    pub(super) refused: Vec<Refused>,
     pub(super) sync: bool,
     /// Streams that go on from an event which was removed elsewhere.
     begun: HashMap<StreamId, (Revision, Position)>,
@@ -57,6 +59,32 @@ pub(super) struct Waiting {
     pub(super) appended: Appended,
     /// What goes back with the answer; nothing if this repeats an append of the group.
     pub(super) lent: Option<(Append, Batch)>,
+}
+
+/// Whose condition does not hold. It is told with the group.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) asker: Asker,
+    pub(super) conflict: AppendError,
+    /// What it conflicts with may be in the group.
+    pub(super) rests_on_group: bool,
+    pub(super) lent: (Append, Batch),
+}
+
+impl Refused {
+    /// Returns the error to tell, after what became of the group: nobody may be refused for an event
+    /// that was never written.
+    pub(super) fn error(&self, group: &Result<(), AppendError>) -> AppendError {
+        match group {
+            Err(AppendError::Indeterminate(cause) | AppendError::Poisoned(cause))
+                if self.rests_on_group =>
+            {
+                AppendError::Poisoned(Arc::clone(cause))
+            }
+            Err(error) if self.rests_on_group => error.clone(),
+            _ => self.conflict.clone(),
+        }
+    }
 }
 
 /// A record in the frame, and what only the writer knows of it.

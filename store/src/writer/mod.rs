@@ -43,7 +43,7 @@ use crate::tail::{LogTail, TailError};
 use crate::view::View;
 
 use batch::Batch;
-use group::{Group, Waiting};
+use group::{Group, Refused, Waiting};
 pub use import::Misplaced;
 pub(crate) use import::{Committed, ImportFault, Standing};
 pub(crate) use queue::{ClosesOnDrop, Place, Queue, Taken};
@@ -243,7 +243,12 @@ impl Writer {
         let mut due = None;
         loop {
             match queue.take(due) {
-                Taken::Requests(requests) => lock(&self.core).write(requests),
+                Taken::Requests(mut requests) => {
+                    let mut core = lock(&self.core);
+                    // While another thread wrote, more have come.
+                    queue.take_more(&mut requests);
+                    core.write(requests);
+                }
                 Taken::Nothing => {}
                 Taken::Closed => return,
             }
@@ -337,7 +342,7 @@ impl Core {
         let _ = self.commit();
     }
 
-    /// Takes a request into the group, or answers it at once.
+    /// Takes a request into the group, which is what refuses it too, or answers it at once.
     fn stage(&mut self, request: Request) {
         let Request { append, mut batch, asker } = request;
         let answer = match self.admit(&append, &batch) {
@@ -361,7 +366,14 @@ impl Core {
             }
             Err(error) => Err(error),
         };
-        asker.tell(answer, Some((append, batch)), &mut self.answer);
+        match answer {
+            Err(conflict @ AppendError::Conflict(_)) => {
+                let rests_on_group = !self.group.records.is_empty();
+                let lent = (append, batch);
+                self.group.refused.push(Refused { asker, conflict, rests_on_group, lent });
+            }
+            answer => asker.tell(answer, Some((append, batch)), &mut self.answer),
+        }
     }
 
     /// Checks id and condition. Returns the first result of a repeated append, and whether that
@@ -417,9 +429,17 @@ impl Core {
 
     /// Writes the group and answers everybody in it.
     fn commit(&mut self) -> Result<(), AppendError> {
-        if self.group.records.is_empty() {
-            return Ok(());
+        let result = if self.group.records.is_empty() { Ok(()) } else { self.commit_group() };
+        // After those who won: who comes again at once should see what they wrote, and not be refused
+        // a second time.
+        for refused in self.group.refused.drain(..) {
+            let answer = Err(refused.error(&result));
+            refused.asker.tell(answer, Some(refused.lent), &mut self.answer);
         }
+        result
+    }
+
+    fn commit_group(&mut self) -> Result<(), AppendError> {
         let first = self.tail.next();
         let result = self.write_group();
         if self.poison.is_none() || planted(Bug::ShowAfterFailedSync) {
@@ -519,6 +539,10 @@ impl Core {
         self.group.clear();
         for Waiting { asker, lent, .. } in self.group.waiting.drain(..) {
             asker.tell(Err(error.clone()), lent, &mut self.answer);
+        }
+        for refused in self.group.refused.drain(..) {
+            let answer = Err(refused.error(&Err(error.clone())));
+            refused.asker.tell(answer, Some(refused.lent), &mut self.answer);
         }
         self.answer = None;
     }

@@ -127,6 +127,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Takes what has come since the thread took what it has in hand.
+    pub(crate) fn take_more(&self, requests: &mut Vec<T>) {
+        requests.extend(self.state().waiting.drain(..).map(|(_, request)| request));
+    }
+
     /// Makes the thread look at its deadline again.
     pub(crate) fn poke(&self) {
         let mut state = self.state();
