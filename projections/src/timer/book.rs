@@ -3,21 +3,27 @@
 use std::collections::{BTreeSet, HashMap};
 
 use headwater_core::{
-    DecodeError, EventId, Position, RecordedEvent, Revision, StreamId, Timestamp, decode_event,
+    DecodeError, Position, RecordedEvent, Revision, StreamId, Timestamp, decode_event,
 };
 
-use super::record::{Definition, TimerRecord};
+use super::record::{Renewal, TimerRecord};
 use super::{Missed, latest_through};
 
 /// A timer that is to fire.
 #[derive(Clone, Debug)]
 pub(super) struct Active {
-    /// The event that made it.
-    pub(super) scheduled: EventId,
-    pub(super) definition: Box<Definition>,
-    pub(super) last_fired: Option<Timestamp>,
-    /// When it is to fire next, as far as that is known without the clock.
+    pub(super) known: Renewal,
+    /// The next of its times.
     pub(super) next: Timestamp,
+    /// When all that is known of it was last written down as a whole.
+    pub(super) written: Timestamp,
+}
+
+impl Active {
+    fn new(known: Renewal, written: Timestamp) -> Option<Self> {
+        let next = known.definition.schedule.next_after(known.after)?;
+        Some(Self { known, next, written })
+    }
 }
 
 /// What is known of a stream of a timer.
@@ -33,12 +39,12 @@ impl Entry {
         self.revision = event.revision;
         match decode_event::<TimerRecord>(event)? {
             TimerRecord::Scheduled(definition) => {
-                let before = Timestamp::from_nanos(definition.from.as_nanos().saturating_sub(1));
-                let first = definition.schedule.next_after(before);
+                let after = Timestamp::from_nanos(definition.from.as_nanos().saturating_sub(1));
                 let scheduled = event.id;
-                self.active =
-                    first.map(|next| Active { scheduled, definition, last_fired: None, next });
+                let known = Renewal { scheduled, definition: *definition, last_fired: None, after };
+                self.active = Active::new(known, event.event_time);
             }
+            TimerRecord::Renewed(known) => self.active = Active::new(*known, event.event_time),
             TimerRecord::Fired { due } => self.go_on_after(due, true, event),
             TimerRecord::Passed { through } => self.go_on_after(through, false, event),
             TimerRecord::Cancelled {} => self.active = None,
@@ -56,11 +62,10 @@ impl Entry {
             return;
         };
         if fired {
-            active.last_fired = Some(time);
+            active.known.last_fired = Some(time);
         }
-        if let Some(next) = active.definition.schedule.next_after(time) {
-            self.active = Some(Active { next, ..active });
-        }
+        active.known.after = time;
+        self.active = Active::new(active.known, active.written);
     }
 }
 
@@ -71,6 +76,8 @@ pub(super) struct Book {
     pub(super) cursor: Position,
     timers: HashMap<StreamId, Entry>,
     queue: BTreeSet<(Timestamp, StreamId)>,
+    /// The same timers, by when they were written down.
+    written: BTreeSet<(Timestamp, StreamId)>,
 }
 
 /// What is to be done about a timer now.
@@ -88,6 +95,8 @@ pub(super) enum Step {
     Fire(Timestamp),
     /// Leave the ticks through this time behind.
     Pass(Timestamp),
+    /// Write down all that is known.
+    Renew,
 }
 
 impl Book {
@@ -96,10 +105,12 @@ impl Book {
         let mut entry = self.timers.remove(&event.stream).unwrap_or_default();
         if let Some(active) = &entry.active {
             self.queue.remove(&(active.next, event.stream.clone()));
+            self.written.remove(&(active.written, event.stream.clone()));
         }
         entry.apply(event)?;
         if let Some(active) = &entry.active {
             self.queue.insert((active.next, event.stream.clone()));
+            self.written.insert((active.written, event.stream.clone()));
             self.timers.insert(event.stream.clone(), entry);
         }
         Ok(())
@@ -110,9 +121,11 @@ impl Book {
         let (next, stream) = self.queue.first().filter(|(next, _)| *next <= now)?;
         let entry = self.timers.get(stream)?;
         let timer = entry.active.as_ref()?;
-        let step = match timer.definition.missed {
+        let step = match timer.known.definition.missed {
             Missed::All => Step::Fire(*next),
-            Missed::Latest => Step::Fire(latest_through(&timer.definition.schedule, *next, now)),
+            Missed::Latest => {
+                Step::Fire(latest_through(&timer.known.definition.schedule, *next, now))
+            }
             Missed::Skip { grace } => {
                 let grace = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
                 let oldest = now.as_nanos().saturating_sub(grace);
@@ -129,6 +142,14 @@ impl Book {
     /// Returns when the next timer is to fire.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.queue.first().map(|(next, _)| *next)
+    }
+
+    /// Returns the timer that was written down longest ago, and when.
+    pub(super) fn oldest(&self) -> Option<(Timestamp, Due<'_>)> {
+        let (written, stream) = self.written.first()?;
+        let entry = self.timers.get(stream)?;
+        let timer = entry.active.as_ref()?;
+        Some((*written, Due { stream, revision: entry.revision, timer, step: Step::Renew }))
     }
 
     /// Goes through all timers, by when they are to fire.

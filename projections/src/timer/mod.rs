@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{
-    Append, AppendError, Category, DecodeError, Effect, EncodeError, EventLog, ExpectedRevision,
-    InvalidName, NewEvent, Position, Query, Read, ReadError, Revision, Schedule, StreamId,
-    Timestamp, encode_event,
+    Append, AppendError, Category, Conflict, DecodeError, Effect, EncodeError, EventLog,
+    ExpectedRevision, InvalidName, NewEvent, Position, Query, Read, ReadError, Revision, Schedule,
+    StreamId, Timestamp, encode_event,
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,8 +152,8 @@ impl TimerError {
 ///
 /// # Retention
 ///
-/// A timer is in the log and nowhere else: retention must not remove its events before it has
-/// fired for the last time.
+/// A timer is in the log and nowhere else. Once a day a service that runs writes each timer down
+/// anew, so what retention leaves of the last few days is enough.
 ///
 /// # Examples
 ///
@@ -210,6 +210,8 @@ impl Timers {
     /// Not cancel safe: a dropped future may still make the timer. Ask again.
     pub async fn schedule(&self, name: &str, timer: NewTimer) -> Result<(), TimerError> {
         let event = Template::of(timer.event);
+        // Where the stream is known to be, also if retention has left nothing of it.
+        let mut known = Revision::NONE;
         loop {
             let now = self.clock.now();
             let from = match timer.schedule {
@@ -222,15 +224,17 @@ impl Timers {
             check(name, &definition, now)?;
             let entry = self.entry(&stream).await?;
             if let Some(active) = &entry.active {
-                let there = &active.definition;
+                let there = &active.known.definition;
                 let same = (&there.schedule, there.missed, &there.event)
                     == (&definition.schedule, definition.missed, &definition.event);
                 let taken = TimerError::NameTaken { name: name.to_owned(), next: active.next };
                 return if same { Ok(()) } else { Err(taken) };
             }
             let record = TimerRecord::Scheduled(Box::new(definition));
-            if self.append(&stream, expected(entry.revision), &record).await? {
-                return Ok(());
+            let expected = expected(entry.revision.max(known));
+            match self.append(&stream, expected, &record).await? {
+                None => return Ok(()),
+                Some(moved) => known = moved,
             }
         }
     }
@@ -248,7 +252,7 @@ impl Timers {
                 return Ok(false);
             }
             let record = TimerRecord::Cancelled {};
-            if self.append(&stream, expected(entry.revision), &record).await? {
+            if self.append(&stream, expected(entry.revision), &record).await?.is_none() {
                 return Ok(true);
             }
         }
@@ -330,18 +334,19 @@ impl Timers {
         }
     }
 
-    /// Appends to a timer's stream, and returns whether it was as expected.
+    /// Appends to a timer's stream, or returns where that is if it is not as expected.
     async fn append(
         &self,
         stream: &StreamId,
         expected: ExpectedRevision,
         record: &TimerRecord,
-    ) -> Result<bool, TimerError> {
-        let event = encode_event(stream.clone(), record)?;
+    ) -> Result<Option<Revision>, TimerError> {
+        let mut event = encode_event(stream.clone(), record)?;
+        event.event_time = self.clock.now();
         let append = Append::new([event]).expecting(stream.clone(), expected);
         match self.log.append(append).await {
-            Ok(_) => Ok(true),
-            Err(AppendError::Conflict(_)) => Ok(false),
+            Ok(_) => Ok(None),
+            Err(AppendError::Conflict(Conflict::Stream { actual, .. })) => Ok(Some(actual)),
             Err(error) => Err(error.into()),
         }
     }
@@ -354,9 +359,9 @@ fn stream_of(name: &str) -> Result<StreamId, InvalidName> {
 fn timer(stream: &StreamId, active: &book::Active) -> Timer {
     Timer {
         name: stream.id().to_owned(),
-        schedule: active.definition.schedule.clone(),
-        missed: active.definition.missed,
-        last_fired: active.last_fired,
+        schedule: active.known.definition.schedule.clone(),
+        missed: active.known.definition.missed,
+        last_fired: active.known.last_fired,
         next: active.next,
     }
 }

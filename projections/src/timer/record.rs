@@ -28,6 +28,21 @@ pub(super) enum TimerRecord {
     Passed { through: Timestamp },
     /// It will not fire any more.
     Cancelled {},
+    /// Everything about it once more, so that the events before may be removed.
+    Renewed(Box<Renewal>),
+}
+
+/// All that is to be known of a timer that is to fire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renewal {
+    /// The event that made it.
+    pub(super) scheduled: EventId,
+    pub(super) definition: Definition,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_fired: Option<Timestamp>,
+    /// Times after this one count.
+    pub(super) after: Timestamp,
 }
 
 impl Event for TimerRecord {
@@ -38,6 +53,7 @@ impl Event for TimerRecord {
         EventKind::new("headwater.timer.fired", 1),
         EventKind::new("headwater.timer.passed", 1),
         EventKind::new("headwater.timer.cancelled", 1),
+        EventKind::new("headwater.timer.renewed", 1),
     ];
 
     fn kind(&self) -> EventKind {
@@ -46,6 +62,7 @@ impl Event for TimerRecord {
             Self::Fired { .. } => Self::KINDS[1],
             Self::Passed { .. } => Self::KINDS[2],
             Self::Cancelled {} => Self::KINDS[3],
+            Self::Renewed(_) => Self::KINDS[4],
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Letting timers fire.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use headwater_core::{Append, AppendError, EventLog, ExpectedRevision, Visibility, encode_event};
+use headwater_core::{
+    Append, AppendError, EncodeError, EventLog, ExpectedRevision, NewEvent, StreamId, Timestamp,
+    Visibility, encode_event,
+};
 
 use super::book::{Book, Due, Step};
 use super::record::TimerRecord;
@@ -27,12 +31,15 @@ pub struct TimerService {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    renew_after: Duration,
 }
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl TimerService {
     /// Serves the timers of a log, by the system's clock.
     pub fn new(log: Arc<dyn EventLog>) -> Self {
-        Self { log, clock: Arc::new(SystemClock), backoff: Backoff::default() }
+        Self { log, clock: Arc::new(SystemClock), backoff: Backoff::default(), renew_after: DAY }
     }
 
     /// Goes by another clock.
@@ -46,6 +53,14 @@ impl TimerService {
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// Sets after how long a timer is written down anew, so that retention may remove what is older:
+    /// a day if not set. Keep at least twice as much of the log, and the time that no service runs.
+    #[must_use]
+    pub fn renew_after(mut self, age: Duration) -> Self {
+        self.renew_after = age;
         self
     }
 
@@ -75,7 +90,7 @@ impl TimerService {
     async fn step(&self, book: &mut Book) -> Result<(), TimerError> {
         catch_up(&*self.log, book).await?;
         let mut failures = 0;
-        while let Some(due) = book.first_due(self.clock.now()) {
+        while let Some(due) = self.next_step(book) {
             match self.settle(&due).await {
                 Ok(()) => failures = 0,
                 // Another service or a caller came first.
@@ -92,11 +107,31 @@ impl TimerService {
             catch_up(&*self.log, book).await?;
         }
         tokio::select! {
-            () = self.clock.wait_until(book.next_due()) => Ok(()),
+            () = self.clock.wait_until(self.next_time(book)) => Ok(()),
             grown = self.log.wait_for(book.cursor.next(), Visibility::Committed) => {
                 Ok(grown.map(|_| ())?)
             }
         }
+    }
+
+    /// Returns what is to be done now.
+    fn next_step<'a>(&self, book: &'a Book) -> Option<Due<'a>> {
+        let now = self.clock.now();
+        book.first_due(now).or_else(|| {
+            let (written, due) = book.oldest()?;
+            (self.renewal_of(written) <= now).then_some(due)
+        })
+    }
+
+    /// Returns when there will be something to be done.
+    fn next_time(&self, book: &Book) -> Option<Timestamp> {
+        let renewal = book.oldest().map(|(written, _)| self.renewal_of(written));
+        book.next_due().into_iter().chain(renewal).min()
+    }
+
+    fn renewal_of(&self, written: Timestamp) -> Timestamp {
+        let age = i64::try_from(self.renew_after.as_nanos()).unwrap_or(i64::MAX);
+        Timestamp::from_nanos(written.as_nanos().saturating_add(age.max(1)))
     }
 
     /// Appends the event that is due together with the news that it was, or that it was missed.
@@ -104,17 +139,26 @@ impl TimerService {
         let Due { stream, revision, timer, step } = *due;
         let append = match step {
             Step::Fire(due) => {
-                let event = timer.definition.event.event(timer.scheduled, due);
-                let fired = encode_event(stream.clone(), &TimerRecord::Fired { due })?;
-                Append::new([event, fired])
+                let event = timer.known.definition.event.event(timer.known.scheduled, due);
+                Append::new([event, self.record(stream, &TimerRecord::Fired { due })?])
             }
             Step::Pass(through) => {
-                Append::new([encode_event(stream.clone(), &TimerRecord::Passed { through })?])
+                Append::new([self.record(stream, &TimerRecord::Passed { through })?])
+            }
+            Step::Renew => {
+                let known = Box::new(timer.known.clone());
+                Append::new([self.record(stream, &TimerRecord::Renewed(known))?])
             }
         };
         self.log
             .append(append.expecting(stream.clone(), ExpectedRevision::Exact(revision)))
             .await?;
         Ok(())
+    }
+
+    fn record(&self, stream: &StreamId, record: &TimerRecord) -> Result<NewEvent, EncodeError> {
+        let mut event = encode_event(stream.clone(), record)?;
+        event.event_time = self.clock.now();
+        Ok(event)
     }
 }

@@ -68,6 +68,8 @@ enum Fault {
 struct FaultyLog {
     log: MemoryLog,
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Retention has removed everything through here.
+    removed: Arc<Mutex<Position>>,
 }
 
 #[async_trait]
@@ -117,7 +119,14 @@ impl EventLog for FaultyLog {
 
     async fn read(&self, read: Read) -> Result<Page, ReadError> {
         // Small pages, so that there is more than one.
-        self.log.read(read.limit(3)).await
+        let mut page = self.log.read(read.limit(3)).await?;
+        let removed = *self.removed.lock().unwrap();
+        page.events.retain(|event| event.position > removed);
+        Ok(page)
+    }
+
+    async fn start(&self) -> Result<Position, ReadError> {
+        Ok(*self.removed.lock().unwrap())
     }
 
     async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
@@ -148,12 +157,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let log = FaultyLog { log: MemoryLog::new(), faults: Arc::default() };
+        let log =
+            FaultyLog { log: MemoryLog::new(), faults: Arc::default(), removed: Arc::default() };
         Self { log, clock: Arc::default(), service: None }
     }
 
     fn timers(&self) -> Timers {
-        Timers::with_clock(Arc::new(self.log.log.clone()), self.clock.clone())
+        // Its appends do not fail; what was removed is gone for it too.
+        let log = FaultyLog { faults: Arc::default(), ..self.log.clone() };
+        Timers::with_clock(Arc::new(log), self.clock.clone())
     }
 
     fn set(&self, time: Timestamp) {
@@ -168,7 +180,8 @@ impl World {
     fn run(&mut self) -> Option<TimerError> {
         let service = self.service.get_or_insert_with(|| {
             let log = Arc::new(self.log.clone());
-            Box::pin(TimerService::new(log).clock(self.clock.clone()).run())
+            let service = TimerService::new(log).clock(self.clock.clone()).renew_after(seconds(60));
+            Box::pin(service.run())
         });
         match service.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
@@ -305,6 +318,42 @@ fn the_latest_of_many_missed_ticks_is_found_without_going_through_them() {
     world.set(at(1_000_000));
     world.settle();
     assert_eq!(world.times("out-a"), [1_000_000]);
+}
+
+#[test]
+fn a_timer_outlives_the_removal_of_its_beginning() {
+    let mut world = World::new();
+    let timers = world.timers();
+    let far = NewTimer::new(Schedule::Once(at(1_000)), event("out-far"));
+    block_on(timers.schedule("far", far)).unwrap();
+    let often = NewTimer::new(every(25, 0), event("out-often")).missed(Missed::All);
+    block_on(timers.schedule("often", often)).unwrap();
+    for second in 0..300 {
+        world.set(at(second));
+        world.run();
+    }
+    // Everything but the last renewals and what came after them.
+    let head = block_on(world.log.head(Visibility::Committed)).unwrap();
+    let read = Read::forward(Query::category(Category::new(CATEGORY).unwrap()), Position::START);
+    let events = block_on(world.log.log.read(read)).unwrap().events;
+    let renewed = |event: &&RecordedEvent| event.event_type.as_str() == "headwater.timer.renewed";
+    let renewals: Vec<_> = events.iter().filter(renewed).collect();
+    assert_eq!(renewals.len(), 8, "each was renewed at 60, 120, 180 and 240");
+    *world.log.removed.lock().unwrap() = renewals[6].position.previous();
+    assert!(renewals[6].position > Position::new(head.get() / 2));
+    world.set(at(1_000));
+    world.settle();
+    assert_eq!(world.times("out-far"), [1_000]);
+    assert_eq!(world.times("out-often"), (0..=40).map(|n| n * 25).collect::<Vec<_>>());
+    // The name of a timer of which nothing is left can be used again.
+    let head = block_on(world.log.head(Visibility::Committed)).unwrap();
+    *world.log.removed.lock().unwrap() = head;
+    assert_eq!(block_on(timers.get("far")).unwrap(), None);
+    let again = NewTimer::new(Schedule::Once(at(2_000)), event("out-again"));
+    block_on(timers.schedule("far", again)).unwrap();
+    world.set(at(2_000));
+    world.settle();
+    assert_eq!(world.times("out-again"), [2_000]);
 }
 
 #[test]
@@ -445,6 +494,24 @@ fn the_stored_form_of_a_timer_is_frozen() {
         r#"{"passed":{"through":5000000000}}"#
     );
     assert_eq!(json(&TimerRecord::Cancelled {}), r#"{"cancelled":{}}"#);
+    let TimerRecord::Scheduled(definition) = serde_json::from_str(&payload(1)).unwrap() else {
+        panic!("it was scheduled");
+    };
+    let scheduled = EventId::from_bytes([8; 16]);
+    let known = record::Renewal {
+        scheduled,
+        definition: *definition,
+        last_fired: Some(at(4)),
+        after: at(4),
+    };
+    let inside = payload(1).replace(r#"{"scheduled":"#, "");
+    let inside = inside.strip_suffix('}').unwrap();
+    assert_eq!(
+        json(&TimerRecord::Renewed(Box::new(known))),
+        format!(
+            r#"{{"renewed":{{"scheduled":"08080808-0808-0808-0808-080808080808","definition":{inside},"last_fired":4000000000,"after":4000000000}}}}"#
+        )
+    );
 }
 
 /// One thing that happens to the world.
