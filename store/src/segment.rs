@@ -58,6 +58,8 @@ pub(crate) struct Segment {
     whole: OnceLock<Layers>,
     /// One bit per window: its pages could be read.
     populated: Box<[AtomicU64]>,
+    /// Up to here the pages of the window could be read in which the published bytes end.
+    populated_end: AtomicU64,
     /// Why the events behind the last indexed one cannot be read, in a sealed segment.
     damage: OnceLock<ReadError>,
 }
@@ -86,6 +88,7 @@ impl Segment {
             end: Mark::new(FRAMES_AT),
             populated: (0..windows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             whole: OnceLock::new(),
+            populated_end: AtomicU64::new(0),
             damage: OnceLock::new(),
             header,
             path,
@@ -143,9 +146,20 @@ impl Segment {
             let bit = 1 << (window % 64);
             // Relaxed: asking twice does no harm.
             if word.load(Ordering::Relaxed) & bit == 0 {
-                let start = window * WINDOW_BYTES;
-                self.map.populate(start, start + WINDOW_BYTES).map_err(Arc::new)?;
-                word.fetch_or(bit, Ordering::Relaxed);
+                let (start, end) = (window * WINDOW_BYTES, (window + 1) * WINDOW_BYTES);
+                let written = (bytes.len() as u64).next_multiple_of(BLOCK_BYTES as u64);
+                if end <= written {
+                    self.map.populate(start, end).map_err(Arc::new)?;
+                    word.fetch_or(bit, Ordering::Relaxed);
+                    continue;
+                }
+                // Not what is still to be written: the kernel would read ahead into it, in large
+                // pieces, and go through the whole piece at each small write (1.9 to 4.9 us).
+                let from = self.populated_end.load(Ordering::Relaxed).max(start);
+                if from < written {
+                    self.map.populate(from, written).map_err(Arc::new)?;
+                    self.populated_end.store(written, Ordering::Relaxed);
+                }
             }
         }
         Ok(bytes.get(from..).unwrap_or_default())
@@ -527,4 +541,51 @@ pub(crate) fn establish(
         fs.sync_dir(dir)?;
     }
     Segment::new(header, path, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_core::LogId;
+
+    use super::*;
+    use crate::format::segment::LogKind;
+    use crate::fs::RealFs;
+
+    #[test]
+    fn readers_ask_for_the_pages_that_are_written_and_for_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let capacity_bytes = 1024 * 1024;
+        let temporary = dir.path().join("next.tmp");
+        let reserved = Preallocation::Fallocate;
+        let file = preallocate(&RealFs, &temporary, capacity_bytes, reserved).unwrap();
+        let header = SegmentHeader {
+            capacity_bytes,
+            store: LogId::from_bytes([7; 16]),
+            kind: LogKind::Events,
+            id: 1,
+            base: Position::FIRST,
+            salt: 7,
+            created: Timestamp::from_nanos(0),
+            previous_id: 0,
+            previous_word: 0,
+            epoch: 1,
+            frames_before: 0,
+        };
+        let segment = establish(&RealFs, dir.path(), &temporary, file, header).unwrap();
+        let windows = || segment.populated[0].load(Ordering::Relaxed);
+        let end = || segment.populated_end.load(Ordering::Relaxed);
+        // So far the frames go, and so far the windows and the pages behind them are asked for.
+        for (written, whole, through) in [
+            (FRAMES_AT + 1, 0, 8192),
+            (8192, 0, 8192),
+            (WINDOW_BYTES - 1, 1, 8192),
+            (3 * WINDOW_BYTES + 1, 0b111, 3 * WINDOW_BYTES + 4096),
+            (capacity_bytes, 0xFFFF, 3 * WINDOW_BYTES + 4096),
+        ] {
+            segment.file.write_at(&[7], written - 1).unwrap();
+            segment.publish(written);
+            segment.published(FRAMES_AT, written - FRAMES_AT).unwrap();
+            assert_eq!((windows(), end()), (whole, through), "{written}");
+        }
+    }
 }
