@@ -123,6 +123,7 @@ impl Group {
     ) -> Result<Appended, ReadError> {
         let begin = (self.frame.len(), self.records.len(), self.terms.len());
         self.take(batch);
+        self.heads.touch(batch.records.iter().map(|record| record.stream_hash));
         for (at, event) in append.events.iter().enumerate() {
             if let Err(error) = self.number(next, batch, at, &event.stream, view) {
                 self.go_back_to(begin);

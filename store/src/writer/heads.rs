@@ -3,6 +3,8 @@
 //! A cache of fixed size. Only the writer extends streams, so what stands here is right; names are
 //! compared, not hashes.
 
+use std::hint::black_box;
+
 use headwater_core::{Position, Revision, StreamId};
 
 /// Sets are as small as possible, so that a stream is found in few cache lines, and large enough
@@ -44,6 +46,13 @@ impl Heads {
         let set = self.sets.get(place(hash))?;
         let head = set.iter().find(|head| head.is_of(stream.as_str().as_bytes()))?;
         Some((Revision::new(head.revision), Position::new(head.position)))
+    }
+
+    /// Looks at where the heads of many streams would be, so that their cache misses do not wait for
+    /// each other when they are looked for.
+    pub(super) fn touch(&self, hashes: impl Iterator<Item = u64>) {
+        let sets = hashes.filter_map(|hash| self.sets.get(place(hash)));
+        black_box(sets.fold(0, |sum, set| sum ^ set[0].position));
     }
 
     /// Notes where a stream ends now, in place of the one in its set that was written to longest
