@@ -35,8 +35,9 @@ pub use decider::Decider;
 pub use event::{NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
 pub use group::{
-    Generation, GroupDefinition, GroupError, GroupLog, GroupState, SlotCommit, SlotProgress,
-    SlotRange, Start,
+    CAUSE_BYTES_MAX, Generation, GroupChange, GroupCommit, GroupDefinition, GroupError, GroupId,
+    GroupKind, GroupLog, GroupShape, GroupState, InvalidSlotRange, NewGroup, Order, Parked,
+    ParkedCommit, ParkedState, SlotCommit, SlotProgress, SlotRange, Start,
 };
 pub use id::{AppendId, CorrelationId, EventId, InvalidId, LogId};
 pub use kind::{DecodeError, EncodeError, Event, EventKind, decode_event, encode_event};

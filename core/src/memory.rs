@@ -10,9 +10,7 @@ use tokio::sync::watch;
 use crate::append::{Append, AppendError, Appended, Durability};
 use crate::condition::{Condition, Conflict};
 use crate::event::{NewEvent, RecordedEvent};
-use crate::group::{
-    Generation, GroupDefinition, GroupError, GroupLog, GroupState, SlotCommit, SlotRange, Start,
-};
+use crate::group::{Generation, GroupChange, GroupError, GroupLog, GroupState, NewGroup, Start};
 use crate::id::{AppendId, LogId};
 use crate::log::{Direction, EventLog, Page, Read, ReadError, Visibility};
 use crate::name::{GroupName, StreamId};
@@ -189,6 +187,12 @@ impl State {
         self.groups.get_mut(name).ok_or_else(|| GroupError::Unknown(name.clone()))
     }
 
+    /// Returns the last position that was committed before `time`.
+    fn before(&self, time: Timestamp) -> Position {
+        let count = self.events.partition_point(|event| event.commit_time < time);
+        Position::new(count as u64)
+    }
+
     fn inside(&self, group: &GroupName, position: Position) -> Result<(), GroupError> {
         let head = self.head();
         if position > head {
@@ -242,27 +246,24 @@ impl EventLog for MemoryLog {
 
 #[async_trait]
 impl GroupLog for MemoryLog {
-    async fn open_group(
-        &self,
-        name: GroupName,
-        selection: Query,
-        start: Start,
-    ) -> Result<GroupState, GroupError> {
+    async fn open_group(&self, group: NewGroup) -> Result<GroupState, GroupError> {
+        group.shape.check(&group.name)?;
         let mut state = self.state();
-        if let Some(group) = state.groups.get(&name) {
-            group.check_selection(&selection)?;
-            return Ok(group.clone());
+        if let Some(known) = state.groups.get(&group.name) {
+            known.check_same(&group)?;
+            return Ok(known.clone());
         }
-        let start = match start {
+        let start = match group.start {
             Start::Beginning => Position::START,
             Start::End => state.head(),
             Start::After(position) => position,
+            Start::Time(time) => state.before(time),
         };
-        state.inside(&name, start)?;
-        let definition = GroupDefinition { name: name.clone(), selection, start };
-        let group = GroupState::new(definition, state.generation);
-        state.groups.insert(name, group.clone());
-        Ok(group)
+        state.inside(&group.name, start)?;
+        let opened = GroupState::new(group, start, state.generation.next());
+        state.generation = opened.generation;
+        state.groups.insert(opened.definition.name.clone(), opened.clone());
+        Ok(opened)
     }
 
     async fn group(&self, name: &GroupName) -> Result<GroupState, GroupError> {
@@ -273,36 +274,30 @@ impl GroupLog for MemoryLog {
         Ok(self.state().groups.values().cloned().collect())
     }
 
-    async fn claim_slots(
+    async fn change_group(
         &self,
         name: &GroupName,
-        slots: Vec<SlotRange>,
+        change: GroupChange,
     ) -> Result<Generation, GroupError> {
-        let mut state = self.state();
-        let generation = state.group(name)?.claim(&slots);
-        state.generation = state.generation.max(generation);
-        Ok(generation)
-    }
-
-    async fn commit_slots(
-        &self,
-        name: &GroupName,
-        commits: Vec<SlotCommit>,
-    ) -> Result<(), GroupError> {
         let mut state = self.state();
         let head = state.head();
         let group = state.group(name)?;
-        group.check(&commits, head)?;
-        group.commit(&commits);
-        Ok(())
-    }
-
-    async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
-        let mut state = self.state();
-        state.inside(name, to)?;
-        let generation = state.group(name)?.seek(to);
+        group.check(&change, head)?;
+        let generation = group.apply(&change);
         state.generation = state.generation.max(generation);
         Ok(generation)
+    }
+
+    async fn rename_group(&self, name: &GroupName, to: GroupName) -> Result<(), GroupError> {
+        let mut state = self.state();
+        if state.groups.contains_key(&to) {
+            return Err(GroupError::NameTaken(to));
+        }
+        let mut group = state.group(name)?.clone();
+        state.groups.remove(name);
+        group.definition.name = to.clone();
+        state.groups.insert(to, group);
+        Ok(())
     }
 
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {

@@ -15,9 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use headwater::{
-    AppendError, Appended, Cutoff, Durability, Effect, EventLog, GroupLog, GroupName, Options,
-    Passing, Position, Query, ReadError, Retention, Revision, SlotCommit, SlotProgress, SlotRange,
-    Start, Store, Visibility,
+    AppendError, Appended, Cutoff, Durability, Effect, EventLog, GroupLog, GroupName, NewGroup,
+    Options, Passing, Position, ReadError, Retention, Revision, SlotCommit, SlotProgress,
+    SlotRange, Store, Visibility,
 };
 use pollster::block_on;
 
@@ -223,7 +223,7 @@ fn flush(store: &Store) -> Result<(), Box<dyn Error>> {
 }
 
 fn commit(store: &Store) -> Result<(), Box<dyn Error>> {
-    block_on(store.open_group(group(), Query::all(), Start::Beginning))?;
+    block_on(store.open_group(NewGroup::consumer(group())))?;
     let generation = block_on(store.claim_slots(&group(), vec![SlotRange::all()]))?;
     let floor = block_on(store.head(Visibility::Durable))?;
     let floor = floor.max(block_on(store.group(&group()))?.floor());

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use headwater::{
-    Append, AppendError, CodecId, Durability, EventLog, EventType, GroupLog, NewEvent, OpenError,
-    Position, Query, SlotCommit, SlotProgress, SlotRange, Start, Store, StreamId, Visibility,
+    Append, AppendError, CodecId, Durability, EventLog, EventType, GroupLog, NewEvent, NewGroup,
+    OpenError, Position, SlotCommit, SlotProgress, SlotRange, Store, StreamId, Visibility,
 };
 use headwater_testkit::{Ballast, Disk, DiskError, DiskKind, MemoryDisk};
 use pollster::block_on;
@@ -145,7 +145,7 @@ fn fill(path: &Path, pages: u64, tally: &mut Tally) -> Result<(), Box<dyn Error>
 }
 
 fn commit(store: &Store) -> Result<(), Box<dyn Error>> {
-    block_on(store.open_group(group(), Query::all(), Start::Beginning))?;
+    block_on(store.open_group(NewGroup::consumer(group())))?;
     let generation = block_on(store.claim_slots(&group(), vec![SlotRange::all()]))?;
     let floor = block_on(store.head(Visibility::Committed))?;
     let progress = SlotProgress { floor, generation, ..SlotProgress::default() };

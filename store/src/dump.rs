@@ -478,26 +478,15 @@ fn say_record(position: Position, record: &record::RecordRef<'_>) -> Value {
 fn say_entry(entry: &OffsetEntry) -> Value {
     match entry {
         OffsetEntry::State(state) => json!({
-            "entry": "state", "group": state.definition.name, "start": state.definition.start,
-            "generation": state.generation.get(), "selection": state.definition.selection,
+            "entry": "state", "group": state.definition.name, "id": state.definition.id,
+            "start": state.definition.start, "generation": state.generation,
+            "paused": state.paused, "shape": state.definition.shape,
             "floor": state.floor(), "runs": state.runs().count(),
         }),
-        OffsetEntry::Claim(group, ranges) => {
-            let ranges = ranges.iter().map(|range| (range.first(), range.last()));
-            json!({"entry": "claim", "group": group, "slots": ranges.collect::<Vec<_>>()})
+        OffsetEntry::Change(group, change) => {
+            json!({"entry": "change", "group": group, "change": change})
         }
-        OffsetEntry::Commit(group, commits) => {
-            let floors = commits.iter().map(|commit| {
-                json!({
-                    "slots": (commit.slots.first(), commit.slots.last()),
-                    "floor": commit.progress.floor,
-                    "generation": commit.progress.generation.get(),
-                    "settled": commit.progress.settled,
-                })
-            });
-            json!({"entry": "commit", "group": group, "runs": floors.collect::<Vec<_>>()})
-        }
-        OffsetEntry::Seek(group, to) => json!({"entry": "seek", "group": group, "to": to}),
+        OffsetEntry::Rename(group, to) => json!({"entry": "rename", "group": group, "to": to}),
         OffsetEntry::Delete(group) => json!({"entry": "delete", "group": group}),
     }
 }

@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use headwater_core::{
-    AppendId, CodecId, EventId, EventType, GroupName, LogId, NewEvent, Position, Query,
-    RecordedEvent, Revision, StreamId, Tag, Timestamp,
+    AppendId, CodecId, EventId, EventType, Generation, GroupChange, GroupCommit, GroupName,
+    GroupState, Key, LogId, NewEvent, NewGroup, Parked, ParkedCommit, ParkedState, Position, Query,
+    RecordedEvent, Revision, Slot, SlotCommit, SlotProgress, SlotRange, StreamId, Tag, Timestamp,
 };
 
 use crate::format::catalog::{Catalog, LogEntry};
@@ -60,6 +61,47 @@ pub fn run(name: &str, bytes: &[u8]) {
     target.expect("a target of this name").1(bytes);
 }
 
+/// Entries of each kind, with lists in them.
+fn group_entries() -> Vec<OffsetEntry> {
+    let name_of = |name: &str| GroupName::new(name).expect("a name");
+    let (name, at) = (name_of("g"), Position::new);
+    let slot = Slot::of_key("k");
+    let mut state = GroupState::new(NewGroup::consumer(name.clone()), at(0), Generation::new(1));
+    let progress = SlotProgress {
+        floor: at(2),
+        settled: vec![(at(4), at(5))],
+        attempts: vec![(at(3), 2)],
+        generation: Generation::new(1),
+    };
+    let slots = vec![SlotCommit { slots: SlotRange::one(slot), progress }];
+    let parked = Parked {
+        first: at(2),
+        slot,
+        key: Key::new("k").ok(),
+        next: at(2),
+        through: at(5),
+        attempts: 1,
+        since: Timestamp::EPOCH,
+        cause: "no".to_owned(),
+        state: ParkedState::Waiting,
+    };
+    let parked = vec![ParkedCommit { generation: Generation::new(1), parked }];
+    let commit = GroupChange::Commit(GroupCommit { slots, parked });
+    state.apply(&commit);
+    let change = |change| OffsetEntry::Change(name.clone(), change);
+    vec![
+        OffsetEntry::State(state),
+        change(commit),
+        change(GroupChange::Claim(vec![SlotRange::all()])),
+        change(GroupChange::Seek(at(5))),
+        change(GroupChange::Pause(true)),
+        change(GroupChange::Parked(at(2), ParkedState::Redriving)),
+        change(GroupChange::Alter(NewGroup::share(name.clone()).shape)),
+        OffsetEntry::Rename(name.clone(), name_of("h")),
+        OffsetEntry::Delete(name_of("h")),
+    ]
+}
+
 /// Returns inputs to begin with, made by the encoders.
 pub fn seeds(name: &str) -> Vec<Vec<u8>> {
     let id = LogId::from_bytes([7; 16]);
@@ -68,7 +110,6 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
     let mark = AppendMark { id: AppendId::from_bytes([3; 16]), digest: 9 };
     record::encode(&mut encoded, &event, (true, true), Some(mark));
     record::finish(&mut encoded, Revision::FIRST, Position::START, &seed());
-    let name_of = |name: &str| GroupName::new(name).expect("a name");
     match name {
         "blocks" => {
             let created = Timestamp::from_nanos(1);
@@ -84,16 +125,8 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
             vec![Identity { id, created }.encode(), catalog.encode(), segment[..BLOCK_BYTES].to_vec(), index]
         }
         "groups" => {
-            let entries = [
-                OffsetEntry::Seek(name_of("g"), Position::new(5)),
-                OffsetEntry::Delete(name_of("g")),
-            ];
-            let state = b"\x01\x01g\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00[]\x01\x00\x00\x00\x00\x00\xFF\x03\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00";
-            let mut all = u32::try_from(state.len() + 4).expect("small").to_le_bytes().to_vec();
-            all.extend_from_slice(state);
-            let claim = b"\x0E\x00\x00\x00\x02\x01g\x01\x00\x00\x00\x00\x00\x05\x00";
-            all.extend_from_slice(&[&[claim.len().to_le_bytes()[0], 0, 0, 0], &claim[4..]].concat());
-            for entry in &entries {
+            let mut all = Vec::new();
+            for entry in group_entries() {
                 entry.encode(&mut all);
             }
             vec![all]

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Durability, EventLog, Generation, GroupError,
-    GroupLog, GroupName, GroupState, LogId, Page, Position, Query, Read, ReadError, Revision,
-    SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, Durability, EventLog, Generation, GroupChange,
+    GroupError, GroupLog, GroupName, GroupState, LogId, NewGroup, Page, Position, Query, Read,
+    ReadError, Revision, Start, StreamId, Subscription, Timestamp, Visibility,
 };
 use tokio::sync::oneshot;
 
@@ -308,7 +308,8 @@ impl Store {
     ///
     /// [`GroupError`]; a position outside of the log, among others.
     pub async fn pin(&self, name: GroupName, after: Position) -> Result<(), GroupError> {
-        let state = self.open_group(name.clone(), Query::all(), Start::After(after)).await?;
+        let state =
+            self.open_group(NewGroup::consumer(name.clone()).start(Start::After(after))).await?;
         if state.floor() != after {
             self.seek_group(&name, after).await?;
         }
@@ -525,25 +526,25 @@ impl EventLog for Store {
 
 #[async_trait]
 impl GroupLog for Store {
-    async fn open_group(
-        &self,
-        name: GroupName,
-        selection: Query,
-        start: Start,
-    ) -> Result<GroupState, GroupError> {
-        let start = match start {
-            Start::Beginning => self.inner.view.start(),
-            Start::End => self.inner.view.head(Visibility::Committed),
+    async fn open_group(&self, group: NewGroup) -> Result<GroupState, GroupError> {
+        let name = group.name.clone();
+        group.shape.check(&name)?;
+        let view = &self.inner.view;
+        let start = match group.start {
+            Start::Beginning => view.start(),
+            Start::End => view.head(Visibility::Committed),
             Start::After(position) => position,
+            Start::Time(time) => {
+                view.position_at(Timestamp::from_nanos(time.as_nanos().saturating_sub(1)))?
+            }
         };
         if self.inner.offsets.group(&name).is_err() {
             self.inside(&name, start)?;
         }
-        match self.operate(&name, Operation::Open { selection, start }).await? {
+        match self.operate(&name, Operation::Open(group, start)).await? {
             Outcome::State(state) => {
                 // A log that lost its end, or was restored, must not be read as if it had not.
-                let furthest = state.runs().map(|(_, progress)| progress.floor).max();
-                self.inside(&name, furthest.unwrap_or_default())?;
+                self.inside(&name, state.reach())?;
                 Ok(state)
             }
             outcome => unreachable!("opening a group gives its state, not {outcome:?}"),
@@ -558,32 +559,20 @@ impl GroupLog for Store {
         Ok(self.inner.offsets.groups())
     }
 
-    async fn claim_slots(
+    async fn change_group(
         &self,
         name: &GroupName,
-        slots: Vec<SlotRange>,
+        change: GroupChange,
     ) -> Result<Generation, GroupError> {
-        match self.operate(name, Operation::Claim(slots)).await? {
-            Outcome::Generation(generation) => Ok(generation),
-            outcome => unreachable!("a claim gives a generation, not {outcome:?}"),
-        }
-    }
-
-    async fn commit_slots(
-        &self,
-        name: &GroupName,
-        commits: Vec<SlotCommit>,
-    ) -> Result<(), GroupError> {
         let head = self.inner.view.head(Visibility::Committed);
-        self.operate(name, Operation::Commit(commits, head)).await.map(|_| ())
+        match self.operate(name, Operation::Change(change, head)).await? {
+            Outcome::Generation(generation) => Ok(generation),
+            outcome => unreachable!("a change gives a generation, not {outcome:?}"),
+        }
     }
 
-    async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
-        self.inside(name, to)?;
-        match self.operate(name, Operation::Seek(to)).await? {
-            Outcome::Generation(generation) => Ok(generation),
-            outcome => unreachable!("a seek gives a generation, not {outcome:?}"),
-        }
+    async fn rename_group(&self, name: &GroupName, to: GroupName) -> Result<(), GroupError> {
+        self.operate(name, Operation::Rename(to)).await.map(drop)
     }
 
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {

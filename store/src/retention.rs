@@ -206,7 +206,7 @@ impl Plan {
         let mut slow: Vec<_> = groups
             .iter()
             .skip(usize::from(planted(Bug::IgnoreGroup)))
-            .map(|group| (group.definition.name.clone(), group.floor()))
+            .map(|group| (group.definition.name.clone(), group.needs_after()))
             .filter(|(_, floor)| *floor < through(count))
             .collect();
         slow.sort_by_key(|(_, floor)| *floor);

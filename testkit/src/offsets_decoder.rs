@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use headwater_core::{Generation, GroupName, Position, SLOT_COUNT, SlotProgress};
+use headwater_core::{
+    Generation, GroupId, GroupName, Key, Parked, ParkedState, Position, SLOT_COUNT, Slot,
+    SlotProgress, Timestamp,
+};
 
 use crate::fields::{Check, DecodeStoreError, Fields, ensure};
 use crate::log::{Frame, walk};
@@ -14,14 +17,20 @@ use crate::log::{Frame, walk};
 /// What the log of the offsets says of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedGroup {
+    /// The identity.
+    pub id: GroupId,
     /// Where the group starts: after this position.
     pub start: Position,
     /// The newest generation.
     pub generation: Generation,
-    /// The selection as JSON.
-    pub selection: String,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Kind, order and selection as JSON.
+    pub shape: String,
     /// The progress of each slot.
     pub slots: Vec<SlotProgress>,
+    /// What is parked, by the first event.
+    pub parked: BTreeMap<Position, Parked>,
 }
 
 /// Decodes the state of all consumer groups of the store in `dir`.
@@ -49,8 +58,14 @@ fn fold(
         match (kind, groups.get_mut(&name)) {
             (1, _) => drop(groups.insert(name, definition(&mut entry)?)),
             (5, Some(_)) => drop(groups.remove(&name)),
-            (2..=4, Some(group)) => group.apply(kind, &mut entry)?,
-            (2..=5, None) => return Err("an entry of an unknown group"),
+            (9, Some(_)) => {
+                let [length] = entry.get(|one: [u8; 1]| one)?;
+                let to = GroupName::new(entry.text(length)?).map_err(|_| "name of a group")?;
+                let group = groups.remove(&name).ok_or("an entry of an unknown group")?;
+                ensure(groups.insert(to, group).is_none(), "a name that is taken")?;
+            }
+            (2..=4 | 6..=8, Some(group)) => group.apply(kind, &mut entry)?,
+            (2..=9, None) => return Err("an entry of an unknown group"),
             _ => return Err("unknown kind of entry"),
         }
         ensure(entry.0.is_empty(), "length of an entry")?;
@@ -60,42 +75,136 @@ fn fold(
 
 /// Reads the fields of kind 1. Slots that no run names have nothing but the start.
 fn definition(fields: &mut Fields<'_>) -> Check<DecodedGroup> {
-    let ([start, newest], [length]) = (fields.u64s()?, fields.u32s()?);
-    let (start, generation) = (Position::new(start), Generation::new(newest));
-    let selection = fields.text(length)?.to_owned();
-    let slot = SlotProgress { generation: Generation::new(0), floor: start, settled: Vec::new() };
-    let slots = vec![slot; SLOT_COUNT.into()];
-    let mut group = DecodedGroup { start, generation, selection, slots };
-    group.apply(3, fields)?;
+    let [start, id, newest] = fields.u64s()?;
+    let (start, id) = (Position::new(start), GroupId::new(id));
+    let (generation, paused) = (Generation::new(newest), flag(fields)?);
+    let shape = text(fields)?;
+    let slots = vec![SlotProgress::beginning_at(start, Generation::NONE); SLOT_COUNT.into()];
+    let parked = BTreeMap::new();
+    let mut group = DecodedGroup { id, start, generation, paused, shape, slots, parked };
+    group.runs(fields)?;
     Ok(group)
 }
 
 impl DecodedGroup {
-    /// Applies the fields of kind 2, 3 or 4.
+    /// Applies the fields of a change.
     fn apply(&mut self, kind: u8, fields: &mut Fields<'_>) -> Check<()> {
-        if kind != 3 {
+        if matches!(kind, 2 | 4 | 7 | 8) {
             let newest = self.generation.get().checked_add(1).ok_or("too many generations")?;
             self.generation = Generation::new(newest);
         }
-        if kind == 4 {
-            let [floor] = fields.u64s()?.map(Position::new);
-            let slot = SlotProgress { generation: self.generation, floor, settled: Vec::new() };
-            self.slots.fill(slot);
-            return Ok(());
-        }
-        let [count] = fields.u32s()?;
-        for _ in 0..count {
-            let slots = self.slots.get_mut(range(fields)?).ok_or("a range of slots")?;
-            if kind == 2 {
-                for slot in slots {
-                    slot.generation = self.generation;
+        match kind {
+            2 => {
+                let [count] = fields.u32s()?;
+                for _ in 0..count {
+                    let slots = range(fields)?;
+                    self.own(slots)?;
                 }
-            } else {
-                slots.fill(progress(fields)?);
+            }
+            3 => {
+                self.runs(fields)?;
+                let [count] = fields.u32s()?;
+                for _ in 0..count {
+                    let parked = parked(fields)?;
+                    match parked.state {
+                        ParkedState::Done => self.parked.remove(&parked.first),
+                        _ => self.parked.insert(parked.first, parked),
+                    };
+                }
+            }
+            4 => {
+                let [floor] = fields.u64s()?.map(Position::new);
+                self.slots.fill(SlotProgress::beginning_at(floor, self.generation));
+                for parked in self.parked.values_mut() {
+                    parked.through = parked.through.min(floor);
+                }
+                self.parked.retain(|_, parked| parked.next <= parked.through);
+            }
+            6 => self.paused = flag(fields)?,
+            7 => {
+                let [first] = fields.u64s()?.map(Position::new);
+                let state = parked_state(fields)?;
+                let parked = self.parked.get_mut(&first).ok_or("nothing is parked there")?;
+                (parked.state, parked.attempts) = (state, 0);
+                let slot = usize::from(parked.slot.get());
+                if state == ParkedState::Done {
+                    self.parked.remove(&first);
+                }
+                self.own(slot..=slot)?;
+            }
+            _ => {
+                let (before, now) = (order(&self.shape)?, text(fields)?);
+                if order(&now)? != before {
+                    let floor = self.slots.iter().map(|slot| slot.floor).min().unwrap_or_default();
+                    self.slots.fill(SlotProgress::beginning_at(floor, self.generation));
+                }
+                self.shape = now;
+                self.own(0..=usize::from(SLOT_COUNT) - 1)?;
             }
         }
         Ok(())
     }
+
+    /// Gives slots to the newest generation.
+    fn own(&mut self, slots: RangeInclusive<usize>) -> Check<()> {
+        for slot in self.slots.get_mut(slots).ok_or("a range of slots")? {
+            slot.generation = self.generation;
+        }
+        Ok(())
+    }
+
+    fn runs(&mut self, fields: &mut Fields<'_>) -> Check<()> {
+        let [count] = fields.u32s()?;
+        for _ in 0..count {
+            let slots = self.slots.get_mut(range(fields)?).ok_or("a range of slots")?;
+            slots.fill(progress(fields)?);
+        }
+        Ok(())
+    }
+}
+
+fn flag(fields: &mut Fields<'_>) -> Check<bool> {
+    let [flag] = fields.get(|one: [u8; 1]| one)?;
+    ensure(flag <= 1, "a flag")?;
+    Ok(flag == 1)
+}
+
+fn text(fields: &mut Fields<'_>) -> Check<String> {
+    let [length] = fields.u32s()?;
+    Ok(fields.text(length)?.to_owned())
+}
+
+fn order(shape: &str) -> Check<String> {
+    let shape: serde_json::Value = serde_json::from_str(shape).map_err(|_| "a shape")?;
+    shape["order"].as_str().map(str::to_owned).ok_or("a shape without order")
+}
+
+fn parked_state(fields: &mut Fields<'_>) -> Check<ParkedState> {
+    match fields.get(|one: [u8; 1]| one)? {
+        [1] => Ok(ParkedState::Waiting),
+        [2] => Ok(ParkedState::Redriving),
+        [3] => Ok(ParkedState::Done),
+        _ => Err("state of what is parked"),
+    }
+}
+
+/// Reads a parked sequence behind the generation that owns its slot.
+fn parked(fields: &mut Fields<'_>) -> Check<Parked> {
+    let ([_generation], [slot]) = (fields.u64s()?, fields.u16s()?);
+    let slot = Slot::new(slot).ok_or("a slot")?;
+    let [first, next, through] = fields.u64s()?.map(Position::new);
+    let ([attempts], [since]) = (fields.u32s()?, fields.u64s()?);
+    let state = parked_state(fields)?;
+    let [length] = fields.get(|one: [u8; 1]| one)?;
+    let key = match fields.text(length)? {
+        "" => None,
+        key => Some(Key::new(key).map_err(|_| "a key")?),
+    };
+    let [length] = fields.u16s()?;
+    let cause = fields.text(length)?.to_owned();
+    let since = Timestamp::from_nanos(since.cast_signed());
+    ensure(first <= next && first <= through, "what is parked")?;
+    Ok(Parked { first, slot, key, next, through, attempts, since, cause, state })
 }
 
 fn range(fields: &mut Fields<'_>) -> Check<RangeInclusive<usize>> {
@@ -113,9 +222,16 @@ fn progress(fields: &mut Fields<'_>) -> Check<SlotProgress> {
         ensure(floor < first && first <= last, "a settled range")?;
         settled.push((Position::new(first), Position::new(last)));
     }
+    let ([count], mut attempts) = (fields.u32s()?, Vec::new());
+    for _ in 0..count {
+        let ([at], [times]) = (fields.u64s()?, fields.u32s()?);
+        ensure(floor < at && times > 0, "attempts")?;
+        attempts.push((Position::new(at), times));
+    }
     Ok(SlotProgress {
         generation: Generation::new(generation),
         floor: Position::new(floor),
         settled,
+        attempts,
     })
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use headwater::{
-    GroupLog, GroupName, Position, Query, Slot, SlotCommit, SlotProgress, SlotRange, Start,
+    GroupLog, GroupName, NewGroup, Position, Query, Slot, SlotCommit, SlotProgress, SlotRange,
+    Start,
 };
 use serde_json::{Value, json};
 
@@ -144,18 +145,26 @@ fn shop_with_group() -> Place {
     runtime.block_on(async {
         let name = GroupName::new("mailer").unwrap();
         let selection = Query::types([headwater::EventType::new("placed").unwrap()]);
-        store.open_group(name.clone(), selection, Start::After(Position::new(1))).await.unwrap();
+        store
+            .open_group(
+                NewGroup::consumer(name.clone())
+                    .select(selection)
+                    .start(Start::After(Position::new(1))),
+            )
+            .await
+            .unwrap();
         let generation = store.claim_slots(&name, vec![SlotRange::all()]).await.unwrap();
         let slot = |number| Slot::new(number).unwrap();
         let progress = SlotProgress {
             floor: Position::new(2),
             settled: vec![(Position::new(4), Position::new(5))],
             generation,
+            ..SlotProgress::default()
         };
         let slots = SlotRange::new(slot(0), slot(511)).unwrap();
         store.commit_slots(&name, vec![SlotCommit { slots, progress }]).await.unwrap();
         let all = GroupName::new("archive").unwrap();
-        store.open_group(all, Query::all(), Start::End).await.unwrap();
+        store.open_group(NewGroup::consumer(all).start(Start::End)).await.unwrap();
     });
     store.close().unwrap();
     place
@@ -168,12 +177,20 @@ fn many_runs_of_slots_are_counted_and_listed_when_asked_for() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let name = GroupName::new("mailer").unwrap();
-        store.open_group(name.clone(), Query::all(), Start::Beginning).await.unwrap();
+        store.open_group(NewGroup::consumer(name.clone())).await.unwrap();
         let generation = store.claim_slots(&name, vec![SlotRange::all()]).await.unwrap();
         let commits = (0..10).map(|n| {
             let slots = SlotRange::one(Slot::new(2 * n).unwrap());
             let floor = Position::new(3);
-            SlotCommit { slots, progress: SlotProgress { floor, settled: vec![], generation } }
+            SlotCommit {
+                slots,
+                progress: SlotProgress {
+                    floor,
+                    settled: vec![],
+                    generation,
+                    ..SlotProgress::default()
+                },
+            }
         });
         store.commit_slots(&name, commits.collect()).await.unwrap();
     });

@@ -3,7 +3,7 @@ use pollster::block_on;
 use super::*;
 use crate::codec::CodecId;
 use crate::condition::ExpectedRevision;
-use crate::group::SlotProgress;
+use crate::group::{SlotCommit, SlotProgress, SlotRange};
 use crate::name::{EventType, Tag};
 
 fn event(stream: &str, tags: &[&str]) -> NewEvent {
@@ -126,9 +126,10 @@ fn a_subscription_goes_from_history_to_live_without_a_gap() {
 fn opening_a_group_with_another_selection_shows_the_difference() {
     let log = MemoryLog::new();
     let name = GroupName::new("billing").unwrap();
-    block_on(log.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(log.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let other = Query::tags([Tag::new("x").unwrap()]);
-    let error = block_on(log.open_group(name.clone(), other, Start::Beginning)).unwrap_err();
+    let error =
+        block_on(log.open_group(NewGroup::consumer(name.clone()).select(other))).unwrap_err();
     assert!(error.to_string().contains(r#"{"tags":["x"]}"#), "{error}");
     let error = block_on(log.seek_group(&name, Position::new(1))).unwrap_err();
     assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
@@ -139,12 +140,12 @@ fn a_commit_that_no_log_can_have_is_refused_and_changes_nothing() {
     let log = MemoryLog::new();
     append(&log, Append::new([event("a-1", &[]), event("a-1", &[])])).unwrap();
     let name = GroupName::new("g").unwrap();
-    block_on(log.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(log.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let generation = block_on(log.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let before = block_on(log.groups()).unwrap();
     let commit = |floor, settled| {
         let floor = Position::new(floor);
-        let progress = SlotProgress { floor, settled, generation };
+        let progress = SlotProgress { floor, settled, generation, ..SlotProgress::default() };
         block_on(log.commit_slots(&name, vec![SlotCommit { slots: SlotRange::all(), progress }]))
     };
     let [one, two, three] = [1, 2, 3].map(Position::new);
@@ -162,7 +163,7 @@ fn a_group_that_is_created_anew_fences_the_owners_of_the_old_one() {
     let log = MemoryLog::new();
     let name = GroupName::new("g").unwrap();
     let create = || {
-        block_on(log.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(log.open_group(NewGroup::consumer(name.clone()))).unwrap();
         block_on(log.claim_slots(&name, vec![SlotRange::all()])).unwrap()
     };
     let old = create();

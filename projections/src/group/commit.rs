@@ -72,6 +72,7 @@ mod tests {
             floor: Position::new(floor),
             settled: Vec::new(),
             generation: Generation::new(1),
+            ..SlotProgress::default()
         };
         let entries = [(0, 5), (1, 5), (2, 6), (4, 6), (5, 6)];
         let entries = entries.map(|(number, floor)| (slot(number), 0, at(floor)));

@@ -18,7 +18,9 @@ mod tracker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{GroupError, GroupLog, GroupName, Position, Query, Start, Visibility};
+use headwater_core::{
+    GroupError, GroupLog, GroupName, NewGroup, Position, Query, Start, Visibility,
+};
 
 pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
 pub use self::error::ConsumerError;
@@ -128,7 +130,7 @@ impl ConsumerGroup {
     /// # Errors
     ///
     /// [`ConsumerError::InvalidOption`]; [`ConsumerError::Log`] with
-    /// [`GroupError::SelectionDiffers`] if the group exists with another selection.
+    /// [`GroupError::Differs`] if the group exists with another kind, order or selection.
     ///
     /// # Cancel safety
     ///
@@ -139,7 +141,8 @@ impl ConsumerGroup {
     ) -> Result<Self, ConsumerError> {
         options.check()?;
         let (name, selection) = (options.name.clone(), options.selection.clone());
-        let opened = log.open_group(name, selection, options.start).await;
+        let opened =
+            log.open_group(NewGroup::consumer(name).select(selection).start(options.start)).await;
         let state = opened.map_err(|error| ConsumerError::from_log(&options.name, error))?;
         let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
         let shared = Arc::new(Shared::new(log, &options, visibility, state.floor()));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use headwater_core::{
-    Generation, GroupDefinition, GroupName, GroupState, Page, Position, Query, RecordedEvent, Slot,
+    Generation, GroupChange, GroupName, GroupState, NewGroup, Page, Position, RecordedEvent, Slot,
     SlotRange,
 };
 use proptest::prelude::*;
@@ -114,12 +114,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let definition = GroupDefinition {
-            name: GroupName::new("g").unwrap(),
-            selection: Query::all(),
-            start: Position::START,
-        };
-        let durable = GroupState::new(definition, Generation::NONE);
+        let new = NewGroup::consumer(GroupName::new("g").unwrap());
+        let durable = GroupState::new(new, Position::START, Generation::NONE);
         Self {
             now: Instant::now(),
             log: Vec::new(),
@@ -334,7 +330,7 @@ impl World {
             return;
         };
         if moving.cold {
-            let generation = self.durable.claim(&[SlotRange::all()]);
+            let generation = self.durable.apply(&GroupChange::Claim(vec![SlotRange::all()]));
             let durable = self.durable.clone();
             self.group.warm_up(&durable);
             self.group.finish_hand_over(moving, generation);
@@ -342,7 +338,9 @@ impl World {
         } else {
             let plan = self.group.plan_commit(None);
             self.store(plan, true);
-            let generation = self.durable.claim(&runs(moving.moves.iter().map(|&(slot, _)| slot)));
+            let generation = self
+                .durable
+                .apply(&GroupChange::Claim(runs(moving.moves.iter().map(|&(slot, _)| slot))));
             self.group.finish_hand_over(moving, generation);
         }
     }
@@ -353,9 +351,9 @@ impl World {
     }
 
     fn store(&mut self, plan: CommitPlan, heard: bool) {
-        let commits = plan.commits();
-        self.durable.check(&commits, self.head()).unwrap();
-        self.durable.commit(&commits);
+        let change = GroupChange::Commit(plan.commits().into());
+        self.durable.check(&change, self.head()).unwrap();
+        self.durable.apply(&change);
         if heard {
             self.group.committed(plan);
         }
@@ -386,7 +384,7 @@ impl World {
 
     fn seek(&mut self, to: u64) {
         let to = Position::new(to.min(self.log.len() as u64));
-        let generation = self.durable.seek(to);
+        let generation = self.durable.apply(&GroupChange::Seek(to));
         self.group.restart(to, generation);
         self.start = to;
         self.acked.clear();
@@ -415,7 +413,8 @@ impl World {
     fn check_ghost(&mut self) {
         if let Some(ghost) = self.ghost.take() {
             let commits = ghost.plan_commit(None).commits();
-            assert!(commits.is_empty() || self.durable.check(&commits, self.head()).is_err());
+            let change = GroupChange::Commit(commits.clone().into());
+            assert!(commits.is_empty() || self.durable.check(&change, self.head()).is_err());
         }
     }
 

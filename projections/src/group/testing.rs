@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use headwater_core::{
     Append, AppendError, AppendId, Appended, CodecId, Direction, Durability, EventId, EventLog,
-    EventType, Generation, GroupError, GroupLog, GroupName, GroupState, Headers, Key, LogId,
-    MemoryLog, NewEvent, Page, Position, Query, Read, ReadError, RecordedEvent, Revision,
-    SchemaVersion, Slot, SlotCommit, SlotRange, Start, StreamId, Subscription, Timestamp,
-    Visibility,
+    EventType, Generation, GroupChange, GroupError, GroupLog, GroupName, GroupState, Headers, Key,
+    LogId, MemoryLog, NewEvent, NewGroup, Page, Position, Query, Read, ReadError, RecordedEvent,
+    Revision, SchemaVersion, Slot, SlotCommit, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use super::{ConsumerGroup, GroupOptions};
@@ -156,13 +155,8 @@ impl EventLog for WatchedLog {
 
 #[async_trait]
 impl GroupLog for WatchedLog {
-    async fn open_group(
-        &self,
-        name: GroupName,
-        selection: Query,
-        start: Start,
-    ) -> Result<GroupState, GroupError> {
-        self.inner.open_group(name, selection, start).await
+    async fn open_group(&self, group: NewGroup) -> Result<GroupState, GroupError> {
+        self.inner.open_group(group).await
     }
 
     async fn group(&self, name: &GroupName) -> Result<GroupState, GroupError> {
@@ -173,31 +167,30 @@ impl GroupLog for WatchedLog {
         self.inner.groups().await
     }
 
-    async fn claim_slots(
+    async fn change_group(
         &self,
         name: &GroupName,
-        slots: Vec<SlotRange>,
+        change: GroupChange,
     ) -> Result<Generation, GroupError> {
-        self.claims.fetch_add(1, Ordering::Relaxed);
-        self.inner.claim_slots(name, slots).await
-    }
-
-    async fn commit_slots(
-        &self,
-        name: &GroupName,
-        commits: Vec<SlotCommit>,
-    ) -> Result<(), GroupError> {
-        let error = self.commit_errors.lock().unwrap().pop_front();
-        if let Some(error) = error {
-            return Err(error);
+        match &change {
+            GroupChange::Claim(_) => drop(self.claims.fetch_add(1, Ordering::Relaxed)),
+            GroupChange::Commit(_) => {
+                let error = self.commit_errors.lock().unwrap().pop_front();
+                if let Some(error) = error {
+                    return Err(error);
+                }
+            }
+            _ => {}
         }
-        self.inner.commit_slots(name, commits.clone()).await?;
-        self.commits.lock().unwrap().push(commits);
-        Ok(())
+        let generation = self.inner.change_group(name, change.clone()).await?;
+        if let GroupChange::Commit(commit) = change {
+            self.commits.lock().unwrap().push(commit.slots);
+        }
+        Ok(generation)
     }
 
-    async fn seek_group(&self, name: &GroupName, to: Position) -> Result<Generation, GroupError> {
-        self.inner.seek_group(name, to).await
+    async fn rename_group(&self, name: &GroupName, to: GroupName) -> Result<(), GroupError> {
+        self.inner.rename_group(name, to).await
     }
 
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError> {

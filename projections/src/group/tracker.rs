@@ -266,7 +266,7 @@ impl Tracker {
                 _ => settled.push((first.max(unread.next()), last)),
             }
         }
-        SlotProgress { floor, settled, generation: self.generation() }
+        SlotProgress { floor, settled, generation: self.generation(), ..SlotProgress::default() }
     }
 }
 
@@ -331,6 +331,7 @@ mod tests {
             floor: P(10),
             settled: vec![(P(12), P(12)), (P(15), P(20))],
             generation: Generation::NONE,
+            ..SlotProgress::default()
         };
         let mut tracker = Tracker::new(inherited.clone());
         assert_eq!(tracker.progress(P(10)), inherited);
@@ -353,6 +354,7 @@ mod tests {
             floor: P(10),
             settled: vec![(P(15), P(20))],
             generation: Generation::NONE,
+            ..SlotProgress::default()
         };
         let mut tracker = Tracker::new(inherited);
         tracker.offer(event_at(16, "a"));

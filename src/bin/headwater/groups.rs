@@ -94,7 +94,7 @@ fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
         lag: head.events_since(group.floor()),
         generation: group.generation.get(),
         start: group.definition.start,
-        selection: &group.definition.selection,
+        selection: &group.definition.shape.selection,
         runs: runs.collect(),
     }
 }
@@ -109,7 +109,7 @@ fn human(
     writeln!(out, "  floor       {}", group.floor())?;
     writeln!(out, "  lag         {}", lag(group, head))?;
     writeln!(out, "  generation  {}", group.generation)?;
-    writeln!(out, "  selection   {}", describe(&group.definition.selection))?;
+    writeln!(out, "  selection   {}", describe(&group.definition.shape.selection))?;
     let runs = group.runs().count();
     if runs > RUNS_SHOWN && !slots {
         let furthest = group.runs().map(|(_, progress)| progress.floor).max().unwrap_or_default();

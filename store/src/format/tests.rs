@@ -2,9 +2,10 @@
 //! has changed and needs another version.
 
 use headwater_core::{
-    AppendId, CodecId, EventId, EventType, Generation, GroupDefinition, GroupName, GroupState,
-    Headers, Key, LogId, NewEvent, Position, Query, Revision, SchemaVersion, Slot, SlotCommit,
-    SlotProgress, SlotRange, StreamId, Tag, Timestamp,
+    AppendId, CodecId, EventId, EventType, Generation, GroupChange, GroupCommit, GroupName,
+    GroupState, Headers, Key, LogId, NewEvent, NewGroup, Parked, ParkedCommit, ParkedState,
+    Position, Query, Revision, SchemaVersion, Slot, SlotCommit, SlotProgress, SlotRange, StreamId,
+    Tag, Timestamp,
 };
 
 use super::block::BlockFault;
@@ -201,21 +202,35 @@ fn offset_entries() -> Vec<OffsetEntry> {
         floor: Position::new(9),
         settled: vec![(Position::new(11), Position::new(12))],
         generation: Generation::new(1),
+        ..SlotProgress::default()
     };
-    let definition = GroupDefinition {
-        name: name.clone(),
-        selection: Query::tags([Tag::new("x").unwrap()]),
-        start: Position::new(3),
-    };
-    let mut state = GroupState::new(definition, Generation::NONE);
-    state.claim(&[SlotRange::all()]);
+    let new = NewGroup::consumer(name.clone()).select(Query::tags([Tag::new("x").unwrap()]));
+    let mut state = GroupState::new(new, Position::new(3), Generation::NONE);
+    state.apply(&GroupChange::Claim(vec![SlotRange::all()]));
     let commit = SlotCommit { slots: SlotRange::new(slot(1), slot(5)).unwrap(), progress };
-    state.commit(std::slice::from_ref(&commit));
+    state.apply(&GroupChange::Commit(vec![commit.clone()].into()));
+    let parked = Parked {
+        first: Position::new(9),
+        slot: slot(3),
+        key: Some(Key::new("k").unwrap()),
+        next: Position::new(9),
+        through: Position::new(12),
+        attempts: 5,
+        since: Timestamp::from_nanos(1),
+        cause: "why".to_owned(),
+        state: ParkedState::Waiting,
+    };
+    let parked = ParkedCommit { generation: Generation::new(1), parked };
+    let change = |change| OffsetEntry::Change(name.clone(), change);
     vec![
         OffsetEntry::State(state),
-        OffsetEntry::Claim(name.clone(), vec![SlotRange::one(slot(1023))]),
-        OffsetEntry::Commit(name.clone(), vec![commit]),
-        OffsetEntry::Seek(name.clone(), Position::new(77)),
+        change(GroupChange::Claim(vec![SlotRange::one(slot(1023))])),
+        change(GroupChange::Commit(GroupCommit { slots: vec![commit], parked: vec![parked] })),
+        change(GroupChange::Seek(Position::new(77))),
+        change(GroupChange::Pause(true)),
+        change(GroupChange::Parked(Position::new(9), ParkedState::Redriving)),
+        change(GroupChange::Alter(NewGroup::share(name.clone()).shape)),
+        OffsetEntry::Rename(name.clone(), GroupName::new("charging").unwrap()),
         OffsetEntry::Delete(name),
     ]
 }

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use headwater_core::{
-    Durability, Generation, GroupDefinition, GroupError, GroupName, GroupState, Position, Query,
-    SlotCommit, SlotRange, Timestamp,
+    Durability, Generation, GroupChange, GroupCommit, GroupError, GroupName, GroupState, NewGroup,
+    Position, SlotProgress, Timestamp,
 };
 use tokio::sync::oneshot;
 
@@ -38,19 +39,19 @@ const FRAME_BYTES: usize = 1024 * 1024;
 /// One operation takes this many bytes at most.
 const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// How many parked sequences one entry holds at most: some 1,400 bytes each.
+const PARKED_PER_ENTRY: usize = 1_024;
+
 pub(crate) type Groups = BTreeMap<GroupName, GroupState>;
 
 /// Something to do to a group.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Open {
-        selection: Query,
-        start: Position,
-    },
-    Claim(Vec<SlotRange>),
-    /// In a log that ends at the position.
-    Commit(Vec<SlotCommit>, Position),
-    Seek(Position),
+    /// Where the group is new, it begins after the position.
+    Open(NewGroup, Position),
+    /// The log ends at the position.
+    Change(GroupChange, Position),
+    Rename(GroupName),
     Delete,
 }
 
@@ -126,14 +127,13 @@ pub(crate) fn fold(groups: &mut Groups, frame: &FrameHeader, body: &[u8]) -> Res
             OffsetEntry::State(state) => {
                 groups.insert(state.definition.name.clone(), state);
             }
-            OffsetEntry::Claim(name, slots) => {
-                groups.get_mut(&name).ok_or_else(|| known(&name))?.claim(&slots);
+            OffsetEntry::Change(name, change) => {
+                groups.get_mut(&name).ok_or_else(|| known(&name))?.apply(&change);
             }
-            OffsetEntry::Commit(name, commits) => {
-                groups.get_mut(&name).ok_or_else(|| known(&name))?.commit(&commits);
-            }
-            OffsetEntry::Seek(name, to) => {
-                groups.get_mut(&name).ok_or_else(|| known(&name))?.seek(to);
+            OffsetEntry::Rename(name, to) => {
+                let mut state = groups.remove(&name).ok_or_else(|| known(&name))?;
+                state.definition.name = to.clone();
+                groups.insert(to, state);
             }
             OffsetEntry::Delete(name) => {
                 groups.remove(&name);
@@ -258,43 +258,43 @@ impl Core {
             None => self.groups.get(name).cloned(),
         };
         let staged_before = group.states.contains_key(name);
+        let mut renamed = None;
         let (state, entry, outcome) = match (&request.operation, current) {
-            (Operation::Open { selection, .. }, Some(state)) => {
-                state.check_selection(selection)?;
+            (Operation::Open(asked, _), Some(state)) => {
+                state.check_same(asked)?;
                 return Ok((Outcome::State(state), staged_before));
             }
-            (Operation::Open { selection, start }, None) => {
-                let (name, selection, start) = (name.clone(), selection.clone(), *start);
-                // Every claim and seek takes an entry, so no generation is beyond the entries.
+            (Operation::Open(asked, start), None) => {
+                // Every generation takes an entry, so none is beyond the entries.
                 let next = match &self.log {
                     Log::Absent { .. } => Position::FIRST,
                     Log::Open(tail) => tail.next(),
                 };
-                let entry = next.advanced_by(group.entries.into());
-                let generation = Generation::new(entry.get());
-                let definition = GroupDefinition { name, selection, start };
-                let state = GroupState::new(definition, generation);
+                let generation = Generation::new(next.advanced_by(group.entries.into()).get());
+                let state = GroupState::new(asked.clone(), *start, generation);
                 let entry = OffsetEntry::State(state.clone());
                 (Some(state.clone()), entry, Outcome::State(state))
             }
             (_, None) => return Err(GroupError::Unknown(name.clone())),
-            (Operation::Claim(slots), Some(mut state)) => {
-                let generation = state.claim(slots);
-                let entry = OffsetEntry::Claim(name.clone(), slots.clone());
-                (Some(state), entry, Outcome::Generation(generation))
-            }
-            (Operation::Commit(commits, head), Some(mut state)) => {
+            (Operation::Change(change, head), Some(mut state)) => {
                 if !planted(Bug::ForgetFencing) {
-                    state.check(commits, *head)?;
+                    state.check(change, *head)?;
                 }
-                state.commit(commits);
-                let entry = OffsetEntry::Commit(name.clone(), commits.clone());
-                (Some(state), entry, Outcome::Done)
-            }
-            (Operation::Seek(to), Some(mut state)) => {
-                let generation = state.seek(*to);
-                let entry = OffsetEntry::Seek(name.clone(), *to);
+                let generation = state.apply(change);
+                let entry = OffsetEntry::Change(name.clone(), change.clone());
                 (Some(state), entry, Outcome::Generation(generation))
+            }
+            (Operation::Rename(to), Some(mut state)) => {
+                let taken = match group.states.get(to) {
+                    Some(staged) => staged.is_some(),
+                    None => self.groups.contains_key(to),
+                };
+                if taken {
+                    return Err(GroupError::NameTaken(to.clone()));
+                }
+                state.definition.name = to.clone();
+                renamed = Some((to.clone(), state));
+                (None, OffsetEntry::Rename(name.clone(), to.clone()), Outcome::Done)
             }
             (Operation::Delete, Some(_)) => {
                 (None, OffsetEntry::Delete(name.clone()), Outcome::Done)
@@ -312,6 +312,9 @@ impl Core {
         }
         group.entries += 1;
         group.states.insert(name.clone(), state);
+        if let Some((to, state)) = renamed {
+            group.states.insert(to, Some(state));
+        }
         Ok((outcome, true))
     }
 
@@ -350,7 +353,7 @@ impl Core {
         let sync = self.durability == Durability::Sync;
         let snapshot = || -> Vec<OffsetEntry> {
             let skipped = usize::from(planted(Bug::ForgetGroup));
-            self.groups.values().skip(skipped).cloned().map(OffsetEntry::State).collect()
+            self.groups.values().skip(skipped).flat_map(whole_state).collect()
         };
         let tail = match &mut self.log {
             Log::Open(tail) => tail,
@@ -453,23 +456,21 @@ pub(crate) fn import(
     next: Position,
 ) -> Result<LogEntry, GroupError> {
     let mut bytes = 0;
-    let mut entries = Vec::new();
-    for state in groups {
-        let entry = OffsetEntry::State(state.clone());
+    let entries: Vec<OffsetEntry> = groups.iter().flat_map(whole_state).collect();
+    for entry in &entries {
         let mut encoded = Vec::new();
         entry.encode(&mut encoded);
         if encoded.len() > ENTRY_BYTES_MAX {
-            let (group, bytes) = (state.definition.name.clone(), encoded.len());
+            let (group, bytes) = (entry.name().clone(), encoded.len());
             return Err(GroupError::TooLarge { group, bytes, max: ENTRY_BYTES_MAX });
         }
         bytes += encoded.len() as u64;
-        entries.push(entry);
     }
     // Room for all of it several times, so that the first segment is not left empty.
     let capacity_bytes = SEGMENT_BYTES.max(4 * bytes).min(SEGMENT_BYTES_MAX);
     let capacity_bytes = capacity_bytes.next_multiple_of(BLOCK_BYTES as u64);
     let layout = Layout { capacity_bytes, ..layout };
-    let first = Position::new(next.get().saturating_sub(groups.len() as u64));
+    let first = Position::new(next.get().saturating_sub(entries.len() as u64));
     let mut tail = create_log(dir, catalog, layout, first)?;
     let written = write_snapshot(&mut tail, &entries).and_then(|_| tail.sync());
     written.map_err(|error| match error {
@@ -480,9 +481,24 @@ pub(crate) fn import(
     Ok(tail.entry())
 }
 
-/// Returns about how many bytes the entry of a group's whole state takes.
+/// Returns the entries that make a group's whole state: the state itself, and what is parked in
+/// pieces that each fit an entry.
+fn whole_state(state: &GroupState) -> Vec<OffsetEntry> {
+    let (state, parked) = state.without_parked();
+    let name = state.definition.name.clone();
+    let pieces = parked.chunks(PARKED_PER_ENTRY).map(|parked| {
+        let commit = GroupCommit { slots: Vec::new(), parked: parked.to_vec() };
+        OffsetEntry::Change(name.clone(), GroupChange::Commit(commit))
+    });
+    let pieces: Vec<OffsetEntry> = pieces.collect();
+    iter::once(OffsetEntry::State(state)).chain(pieces).collect()
+}
+
+/// Returns about how many bytes the entry of a group's state takes, but for what is parked.
 fn state_bytes(state: &GroupState) -> usize {
-    let runs = state.runs().map(|(_, progress)| 24 + 16 * progress.settled.len());
+    let bytes =
+        |progress: &SlotProgress| 28 + 16 * progress.settled.len() + 12 * progress.attempts.len();
+    let runs = state.runs().map(|(_, progress)| bytes(progress));
     1024 + runs.sum::<usize>()
 }
 

@@ -6,8 +6,8 @@ mod unreadable;
 use std::fs;
 
 use headwater_core::{
-    Append, CodecId, EventLog, EventType, GroupLog, NewEvent, Query, Read, Revision, SlotCommit,
-    SlotProgress, SlotRange, Start, StreamId,
+    Append, CodecId, EventLog, EventType, GroupLog, NewEvent, NewGroup, Query, Read, Revision,
+    SlotCommit, SlotProgress, SlotRange, Start, StreamId,
 };
 use tempfile::TempDir;
 
@@ -42,14 +42,18 @@ fn name() -> GroupName {
 /// A store of twenty events in five segments of four, and a group that has read all of it.
 fn fill(fs: &Arc<dyn Fs>, root: &Path) -> Store {
     let store = Store::open_on(fs, root, options()).unwrap();
-    let group = block_on(store.open_group(name(), Query::all(), Start::Beginning)).unwrap();
+    let group = block_on(store.open_group(NewGroup::consumer(name()))).unwrap();
     for n in 0..EVENTS {
         store.append_blocking(append(n)).unwrap();
     }
     let claimed = block_on(store.claim_slots(&name(), vec![SlotRange::all()])).unwrap();
     assert!(claimed > group.generation);
-    let progress =
-        SlotProgress { floor: Position::new(EVENTS), settled: Vec::new(), generation: claimed };
+    let progress = SlotProgress {
+        floor: Position::new(EVENTS),
+        settled: Vec::new(),
+        generation: claimed,
+        ..SlotProgress::default()
+    };
     let commit = SlotCommit { slots: SlotRange::all(), progress };
     block_on(store.commit_slots(&name(), vec![commit])).unwrap();
     store

@@ -2,7 +2,7 @@
 
 use headwater_core::{
     AppendError, Durability, Effect, EventLog, ExpectedRevision, GroupError, GroupLog, GroupName,
-    Slot, SlotCommit, SlotProgress, SlotRange, Start, Visibility,
+    NewGroup, Slot, SlotCommit, SlotProgress, SlotRange, Start, Visibility,
 };
 use pollster::block_on;
 
@@ -142,7 +142,7 @@ fn a_commit_that_panics_is_indeterminate_and_no_other_is_written() {
         let fs = FaultyFs::default();
         let store = open(&fs, &path, small()).unwrap();
         let name = GroupName::new("g").unwrap();
-        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
         fs.panic_at(op);
         let error = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap_err();
         assert!(matches!(error, GroupError::Indeterminate(_)), "{error}");
@@ -375,7 +375,7 @@ fn a_segment_of_offsets_goes_only_when_the_catalog_says_so() {
         store.append_blocking(append("a-1", &n.to_string())).unwrap();
     }
     let name = GroupName::new("g").unwrap();
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     fs.fail_file("CATALOG", EIO);
     let mut steps = 0;

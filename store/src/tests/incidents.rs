@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use headwater_core::{
-    AppendError, Durability, EventLog, GroupLog, GroupName, ReadError, Revision, Start, Visibility,
+    AppendError, Durability, EventLog, GroupLog, GroupName, NewGroup, ReadError, Revision,
+    Visibility,
 };
 use pollster::block_on;
 
@@ -498,7 +499,7 @@ fn a_removal_goes_no_further_than_groups_are_after_the_power_is_lost() {
     }
     let head = block_on(store.head(Visibility::Committed)).unwrap();
     let name = GroupName::new("g").unwrap();
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     block_on(store.seek_group(&name, head)).unwrap();
     let removed = store.remove(Cutoff::Through(head), Passing::Refuse).unwrap().removed;
     let start = removed.expect("the group has read all of it").through;

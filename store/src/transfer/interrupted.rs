@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_core::{
-    Append, AppendId, CodecId, EventLog, EventType, GroupLog, GroupName, NewEvent, Position, Query,
-    Read, RecordedEvent, Start, StreamId,
+    Append, AppendId, CodecId, EventLog, EventType, GroupLog, GroupName, NewEvent, NewGroup,
+    Position, Query, Read, RecordedEvent, Start, StreamId,
 };
 use pollster::block_on;
 
@@ -44,7 +44,8 @@ fn lines() -> (Vec<u8>, Vec<RecordedEvent>) {
         let append = Append::new([event]).with_id(AppendId::from_name(&[n]));
         store.append_blocking(append).unwrap();
     }
-    block_on(store.open_group(GroupName::new("g").unwrap(), Query::all(), Start::End)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(GroupName::new("g").unwrap()).start(Start::End)))
+        .unwrap();
     store.remove(Cutoff::Through(Position::new(7)), Passing::Force).unwrap();
     let start = block_on(store.start()).unwrap();
     let read = Read::forward(Query::all(), start);

@@ -1,8 +1,8 @@
 //! The lines of an export that are no events: what stands before and behind them.
 
 use headwater_core::{
-    Generation, GroupDefinition, GroupName, GroupState, Position, Query, Revision, Slot,
-    SlotCommit, SlotProgress, SlotRange, StreamId,
+    Generation, GroupChange, GroupCommit, GroupDefinition, GroupId, GroupName, GroupShape,
+    GroupState, ParkedCommit, Position, Revision, Slot, SlotCommit, SlotProgress, StreamId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,70 +40,74 @@ impl From<TailNote> for StreamTail {
     }
 }
 
-/// A consumer group and its progress.
+/// A group and its progress.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupNote {
     pub(super) name: GroupName,
+    id: GroupId,
     start: Position,
     generation: Generation,
-    selection: Query,
-    runs: Vec<RunNote>,
-}
-
-/// The progress of a run of slots.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RunNote {
-    slots: (Slot, Slot),
-    generation: Generation,
-    floor: Position,
-    settled: Vec<(Position, Position)>,
+    #[serde(default)]
+    paused: bool,
+    shape: GroupShape,
+    runs: Vec<SlotCommit>,
+    #[serde(default)]
+    parked: Vec<ParkedCommit>,
 }
 
 impl From<&GroupState> for GroupNote {
     fn from(state: &GroupState) -> Self {
-        let GroupDefinition { name, selection, start } = state.definition.clone();
-        let runs = state.runs().map(|(slots, progress)| RunNote {
-            slots: (slots.first(), slots.last()),
-            generation: progress.generation,
-            floor: progress.floor,
-            settled: progress.settled.clone(),
-        });
-        Self { name, start, generation: state.generation, selection, runs: runs.collect() }
+        let (state, parked) = state.without_parked();
+        let commit = |(slots, progress): (_, &SlotProgress)| SlotCommit {
+            slots,
+            progress: progress.clone(),
+        };
+        let runs = state.runs().map(commit).collect();
+        let GroupDefinition { name, id, shape, start } = state.definition;
+        let GroupState { generation, paused, .. } = state;
+        Self { name, id, start, generation, paused, shape, runs, parked }
     }
 }
 
 impl GroupNote {
     /// Makes the state of the group in this log, or says what is wrong with it.
     pub(super) fn state(self, log: &LogNote) -> Result<GroupState, &'static str> {
-        let Self { name, start, generation: newest, selection, runs } = self;
+        let Self { name, id, start, generation: newest, paused, shape, runs, parked } = self;
         if newest.get() >= log.offsets.get() {
             return Err("its generation lies beyond the log of the groups");
         }
-        let mut commits = Vec::with_capacity(runs.len());
+        if shape.check(&name).is_err() {
+            return Err("its kind has no such order");
+        }
         let mut due = 0;
-        for RunNote { slots: (first, last), generation, floor, settled } in runs {
-            let slots = SlotRange::new(first, last).filter(|_| first.get() == due);
-            let slots = slots.ok_or("the runs of slots have a hole or overlap")?;
-            due = last.get() + 1;
-            if generation > newest {
+        for SlotCommit { slots, progress } in &runs {
+            if slots.first().get() != due {
+                return Err("the runs of slots have a hole or overlap");
+            }
+            due = slots.last().get() + 1;
+            if progress.generation > newest {
                 return Err("a run has a generation that the group has not given yet");
             }
-            let progress = SlotProgress { floor, settled, generation };
             if progress.disorder().is_some() {
-                return Err("what a run has settled is not in order");
+                return Err("what a run has settled or tried is not in order");
             }
             if progress.reach() > log.head {
-                return Err("a run has settled what lies beyond the head");
+                return Err("a run has settled or tried what lies beyond the head");
             }
-            commits.push(SlotCommit { slots, progress });
         }
         if usize::from(due) != Slot::all().len() {
             return Err("the runs do not reach to the last slot");
         }
-        let mut state = GroupState::new(GroupDefinition { name, selection, start }, newest);
-        state.commit(&commits);
+        if parked.iter().any(|commit| !commit.parked.is_in_order()) {
+            return Err("what is parked is not in order");
+        }
+        if parked.iter().any(|commit| commit.parked.through > log.head) {
+            return Err("what is parked lies beyond the head");
+        }
+        let mut state = GroupState::of(GroupDefinition { name, id, shape, start }, newest);
+        state.paused = paused;
+        state.apply(&GroupChange::Commit(GroupCommit { slots: runs, parked }));
         Ok(state)
     }
 }

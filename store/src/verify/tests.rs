@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use headwater_core::{
-    Append, AppendId, CodecId, Durability, EventType, GroupLog, GroupName, NewEvent, Query, Start,
+    Append, AppendId, CodecId, Durability, EventType, GroupLog, GroupName, NewEvent, NewGroup,
     StreamId, Tag,
 };
 use pollster::block_on;
@@ -52,7 +52,7 @@ impl Sample {
             store.append_blocking(Append::new(events).with_id(AppendId::generate())).unwrap();
         }
         let name = GroupName::new("g").unwrap();
-        block_on(store.open_group(name, Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name))).unwrap();
         store.close().unwrap();
         Self { _dir: dir, root }
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use headwater_core::{
-    EventLog, GroupLog, GroupName, Position, Query, Read, RecordedEvent, Revision, SlotCommit,
-    SlotProgress, SlotRange, Start, Visibility,
+    EventLog, GroupLog, GroupName, NewGroup, Position, Query, Read, RecordedEvent, Revision,
+    SlotCommit, SlotProgress, SlotRange, Visibility,
 };
 use headwater_store::{
     BackupError, BackupProgress, Cutoff, OpenError, OpenMode, Options, Passing, ReadOnlyStore,
@@ -61,7 +61,7 @@ fn group() -> GroupName {
 
 /// Lets a group have read everything.
 fn commit_group(store: &Store) {
-    block_on(store.open_group(group(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group()))).unwrap();
     let generation = block_on(store.claim_slots(&group(), vec![SlotRange::all()])).unwrap();
     let progress = SlotProgress { floor: head(store), generation, ..SlotProgress::default() };
     let commit = SlotCommit { slots: SlotRange::all(), progress };

@@ -1,8 +1,8 @@
 //! The durable progress of consumer groups.
 
 use headwater_core::{
-    Durability, Effect, Generation, GroupError, GroupLog, GroupName, Position, Query, Slot,
-    SlotCommit, SlotProgress, SlotRange, Start,
+    Durability, Effect, Generation, GroupError, GroupLog, GroupName, NewGroup, Position, Query,
+    Slot, SlotCommit, SlotProgress, SlotRange, Start,
 };
 use headwater_store::{Options, ReadOnlyStore, Store, VerifyOptions, verify};
 use pollster::block_on;
@@ -16,7 +16,15 @@ fn group(name: &str) -> GroupName {
 
 fn commit(slots: SlotRange, floor: u64, generation: Generation) -> SlotCommit {
     let floor = Position::new(floor);
-    SlotCommit { slots, progress: SlotProgress { floor, settled: Vec::new(), generation } }
+    SlotCommit {
+        slots,
+        progress: SlotProgress {
+            floor,
+            settled: Vec::new(),
+            generation,
+            ..SlotProgress::default()
+        },
+    }
 }
 
 fn store_with_events(count: usize) -> (tempfile::TempDir, Store) {
@@ -33,14 +41,14 @@ fn progress_survives_closing_and_killing() {
     let (dir, store) = store_with_events(10);
     let name = group("billing");
     let selection = Query::tags([tag("x")]);
-    block_on(store.open_group(name.clone(), selection.clone(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()).select(selection.clone()))).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let one = SlotRange::one(Slot::new(7).unwrap());
     let mut ahead = commit(one, 3, generation);
     ahead.progress.settled = vec![(Position::new(5), Position::new(6))];
     block_on(store.commit_slots(&name, vec![ahead])).unwrap();
-    block_on(store.open_group(group("other"), Query::all(), Start::End)).unwrap();
-    block_on(store.open_group(group("gone"), Query::all(), Start::End)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group("other")).start(Start::End))).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group("gone")).start(Start::End))).unwrap();
     block_on(store.delete_group(&group("gone"))).unwrap();
     let expected = block_on(store.groups()).unwrap();
     assert_eq!(expected.len(), 2);
@@ -55,7 +63,9 @@ fn progress_survives_closing_and_killing() {
     let store = open(&dir, small());
     assert_eq!(block_on(store.groups()).unwrap(), expected);
     // An existing group keeps its progress, whatever start is asked for.
-    let state = block_on(store.open_group(name, selection, Start::End)).unwrap();
+    let state =
+        block_on(store.open_group(NewGroup::consumer(name).select(selection).start(Start::End)))
+            .unwrap();
     assert_eq!(state.slot(Slot::new(7).unwrap()).floor, Position::new(3));
 }
 
@@ -63,7 +73,7 @@ fn progress_survives_closing_and_killing() {
 fn a_late_commit_of_an_older_owner_is_fenced_after_reopening_too() {
     let (dir, store) = store_with_events(10);
     let name = group("g");
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let old = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     store.close().unwrap();
     let store = open(&dir, small());
@@ -80,25 +90,26 @@ fn positions_outside_the_log_and_unknown_groups_are_refused() {
     let (_dir, store) = store_with_events(3);
     let name = group("g");
     let beyond = Start::After(Position::new(4));
-    let error = block_on(store.open_group(name.clone(), Query::all(), beyond)).unwrap_err();
+    let error =
+        block_on(store.open_group(NewGroup::consumer(name.clone()).start(beyond))).unwrap_err();
     assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
     let error = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap_err();
     assert!(matches!(error, GroupError::Unknown(_)), "{error}");
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let error = block_on(store.seek_group(&name, Position::new(4))).unwrap_err();
     assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
     block_on(store.seek_group(&name, Position::new(3))).unwrap();
     assert_eq!(block_on(store.group(&name)).unwrap().floor(), Position::new(3));
     let other = Query::tags([tag("x")]);
-    let error = block_on(store.open_group(name, other, Start::Beginning)).unwrap_err();
-    assert!(matches!(error, GroupError::SelectionDiffers { .. }), "{error}");
+    let error = block_on(store.open_group(NewGroup::consumer(name).select(other))).unwrap_err();
+    assert!(matches!(error, GroupError::Differs { .. }), "{error}");
 }
 
 #[test]
 fn a_commit_that_no_log_can_have_is_refused_and_changes_nothing() {
     let (dir, store) = store_with_events(10);
     let name = group("g");
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let commits = |settled: &[(u64, u64)]| {
         let [right, mut wrong] =
@@ -134,7 +145,7 @@ fn the_offsets_log_stays_small_however_much_is_committed() {
     let names: Vec<GroupName> = (0..3).map(|n| group(&format!("g{n}"))).collect();
     let mut generations = Vec::new();
     for name in &names {
-        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
         generations.push(block_on(store.claim_slots(name, vec![SlotRange::all()])).unwrap());
     }
     // Each commit writes every other slot by itself: about 13 KiB.
@@ -170,7 +181,7 @@ fn the_state_of_many_groups_may_be_larger_than_a_segment() {
     let names: Vec<GroupName> = (0..300).map(|n| group(&format!("g{n}"))).collect();
     let first = store.path().join("offsets/00000000000000000001-00000001.seg");
     for name in &names {
-        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
         let generation = block_on(store.claim_slots(name, vec![SlotRange::all()])).unwrap();
         // Every other slot differs from its neighbours: about 20 KiB for the commit, and 32 KiB
         // for the state.
@@ -201,7 +212,7 @@ fn progress_that_is_too_much_for_one_entry_is_refused_and_the_group_goes_on() {
         store.append_blocking(one("a-1", &n.to_string())).unwrap();
     }
     let name = group("g");
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let settled: Vec<_> =
         (1..=1_000).map(|n| (Position::new(2 * n), Position::new(2 * n))).collect();
@@ -226,7 +237,7 @@ fn progress_that_is_too_much_for_one_entry_is_refused_and_the_group_goes_on() {
 #[test]
 fn damaged_progress_does_not_hide_the_events() {
     let (dir, store) = store_with_events(3);
-    block_on(store.open_group(group("g"), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group("g")))).unwrap();
     store.close().unwrap();
     let copy = dir.path().join("copy");
     copy_store(store.path(), &copy);
@@ -244,7 +255,7 @@ fn a_group_that_is_created_anew_owes_nothing_to_the_owners_of_the_old_one() {
     let (dir, store) = store_with_events(20);
     let name = group("g");
     let create = |store: &Store| {
-        block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
         block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap()
     };
     let old = create(&store);

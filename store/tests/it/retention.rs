@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use headwater_core::{
-    Append, AppendError, Condition, EventLog, ExpectedRevision, GroupLog, GroupName, Position,
-    Query, Read, ReadError, Revision, SlotCommit, SlotProgress, SlotRange, Start, Timestamp,
+    Append, AppendError, Condition, EventLog, ExpectedRevision, GroupLog, GroupName, NewGroup,
+    Position, Query, Read, ReadError, Revision, SlotCommit, SlotProgress, SlotRange, Start,
+    Timestamp,
 };
 use headwater_store::{Cutoff, OpenError, Options, Passing, ReadOnlyStore, Retention, Store};
 use pollster::block_on;
@@ -157,7 +158,7 @@ fn age_is_the_logs_own_and_size_counts_files() {
 fn a_removal_goes_as_far_as_the_slowest_group_unless_forced() {
     let (_dir, store) = six_segments();
     block_on(store.pin(group("audit"), Position::new(9))).unwrap();
-    block_on(store.open_group(group("ahead"), Query::all(), Start::End)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group("ahead")).start(Start::End))).unwrap();
     let report = store.remove(through(20), Passing::Refuse).unwrap();
     assert_eq!(report.removed.unwrap().through, Position::new(8));
     assert_eq!(report.held_by, [(group("audit"), Position::new(9))]);
@@ -173,7 +174,7 @@ fn a_removal_goes_as_far_as_the_slowest_group_unless_forced() {
     assert_eq!(removed.passed, [(group("audit"), Position::new(13))]);
     block_on(store.unpin(&group("audit"))).unwrap();
     // What is left for a new group begins where the log starts.
-    let state = block_on(store.open_group(group("late"), Query::all(), Start::Beginning)).unwrap();
+    let state = block_on(store.open_group(NewGroup::consumer(group("late")))).unwrap();
     assert_eq!(state.floor(), Position::new(20));
 }
 
@@ -183,7 +184,7 @@ fn retention_follows_the_groups_by_itself() {
     let retention = Retention { max_bytes: Some(2 * 65_536), ..Retention::default() };
     let store = open(&dir, Options { retention, ..small() });
     let name = group("g");
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let generation = block_on(store.claim_slots(&name, vec![SlotRange::all()])).unwrap();
     let big = "x".repeat(14_000);
     for _ in 0..24 {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use headwater_core::{
     Append, AppendId, CodecId, CorrelationId, Durability, EventId, EventLog, EventType, Generation,
-    GroupLog, GroupName, Headers, Key, NewEvent, Position, Query, RecordedEvent, SchemaVersion,
-    Slot, SlotCommit, SlotProgress, SlotRange, Start, StreamId, Timestamp,
+    GroupLog, GroupName, Headers, Key, NewEvent, NewGroup, Position, Query, RecordedEvent,
+    SchemaVersion, Slot, SlotCommit, SlotProgress, SlotRange, Start, StreamId, Timestamp,
 };
 use headwater_store::{
     Cutoff, ExportError, ImportError, ImportOptions, ImportedId, OpenError, OpenMode, Options,
@@ -184,7 +184,9 @@ fn work(store: &mut Store, path: &Path, operation: &Operation) {
                     let start = if *from_start { Start::Beginning } else { Start::End };
                     let selection =
                         Query::stream(streams()[2].clone()).or(Query::tags([tag("x:1")]));
-                    let _ = block_on(store.open_group(name, selection, start));
+                    let _ = block_on(
+                        store.open_group(NewGroup::consumer(name).select(selection).start(start)),
+                    );
                 }
                 (Progress::Claim(a, b), _) => {
                     let _ = block_on(store.claim_slots(&name, vec![range(*a, *b)]));
@@ -196,7 +198,8 @@ fn work(store: &mut Store, path: &Path, operation: &Operation) {
                         Some(3..) => vec![(floor.advanced_by(2), head)],
                         _ => Vec::new(),
                     };
-                    let progress = SlotProgress { floor, settled, generation };
+                    let progress =
+                        SlotProgress { floor, settled, generation, ..SlotProgress::default() };
                     let commit = SlotCommit { slots: range(*a, *b), progress };
                     let _ = block_on(store.commit_slots(&name, vec![commit]));
                 }
@@ -292,7 +295,7 @@ fn goes_on(old: &Path, new: &Path) {
         // A group that comes anew gets no generation that one of its name had.
         let open = |store: &Store| {
             let _ = block_on(store.delete_group(&group_name(n)));
-            let opened = store.open_group(group_name(n), Query::all(), Start::End);
+            let opened = store.open_group(NewGroup::consumer(group_name(n)).start(Start::End));
             block_on(opened).unwrap().generation
         };
         let (a, b) = (open(&a), open(&b));
@@ -443,7 +446,8 @@ fn a_group_that_no_import_would_take_is_not_exported() {
     store.append_blocking(one("a-1", "the group reads it")).unwrap();
     let generation = block_on(store.claim_slots(&group_name(0), vec![SlotRange::all()])).unwrap();
     let [floor, first, last] = [5, 7, 13].map(Position::new);
-    let progress = SlotProgress { floor, settled: vec![(first, last)], generation };
+    let progress =
+        SlotProgress { floor, settled: vec![(first, last)], generation, ..SlotProgress::default() };
     let commit = SlotCommit { slots: SlotRange::all(), progress };
     block_on(store.commit_slots(&group_name(0), vec![commit])).unwrap();
     store.close().unwrap();

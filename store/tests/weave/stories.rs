@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use headwater_core::{
     Append, AppendError, AppendId, Appended, Durability, EventLog, ExpectedRevision, GroupError,
-    GroupLog, GroupName, Position, Query, Read, ReadError, Revision, Start, Visibility,
+    GroupLog, GroupName, NewGroup, Position, Query, Read, ReadError, Revision, Start, Visibility,
 };
 use shuttle::thread::{self, JoinHandle};
 
@@ -361,7 +361,7 @@ fn retention_and_groups_end_with_the_store() {
     let retention = Retention { max_bytes: Some(64 * 1024), ..Retention::default() };
     let store = world.open(Options { durability: Durability::Os, retention, ..small() });
     let name = GroupName::new("g").unwrap();
-    block_on(store.open_group(name.clone(), Query::all(), Start::Beginning)).unwrap();
+    block_on(store.open_group(NewGroup::consumer(name.clone()))).unwrap();
     let writer = beside(&store, |store| {
         (0..6).find_map(|n| store.append_blocking(large("a-1", &n.to_string())).err())
     });

@@ -123,8 +123,12 @@ impl Coordinator {
         }
         for slot in &mut self.slots {
             slot.owner = None;
-            slot.tracker =
-                Tracker::new(SlotProgress { floor: to, settled: Vec::new(), generation });
+            slot.tracker = Tracker::new(SlotProgress {
+                floor: to,
+                settled: Vec::new(),
+                generation,
+                ..SlotProgress::default()
+            });
         }
         self.wake.steward = true;
         self.wake.reader = true;

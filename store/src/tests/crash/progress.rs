@@ -2,8 +2,8 @@
 //! another segment.
 
 use headwater_core::{
-    Generation, GroupLog, GroupName, GroupState, Position, Query, Slot, SlotCommit, SlotProgress,
-    SlotRange, Start,
+    Generation, GroupLog, GroupName, GroupState, NewGroup, Position, Slot, SlotCommit,
+    SlotProgress, SlotRange,
 };
 use pollster::block_on;
 
@@ -18,7 +18,12 @@ fn commit_much(store: &Store, group: &str, generation: Generation, n: u64) -> bo
     let settled = vec![(Position::new(n), Position::new(n))];
     let commits = Slot::all().step_by(2).map(|slot| SlotCommit {
         slots: SlotRange::one(slot),
-        progress: SlotProgress { floor: Position::START, settled: settled.clone(), generation },
+        progress: SlotProgress {
+            floor: Position::START,
+            settled: settled.clone(),
+            generation,
+            ..SlotProgress::default()
+        },
     });
     block_on(store.commit_slots(&name(group), commits.collect())).is_ok()
 }
@@ -31,7 +36,7 @@ fn run(durability: Durability, step: u64, survival: Survival) -> bool {
         store.append_blocking(crate::tests::append("s-1", "settled by and by")).unwrap();
     }
     for group in ["a", "b", "c"] {
-        block_on(store.open_group(name(group), Query::all(), Start::Beginning)).unwrap();
+        block_on(store.open_group(NewGroup::consumer(name(group)))).unwrap();
     }
     let generation = block_on(store.claim_slots(&name("c"), vec![SlotRange::all()])).unwrap();
     let mut told = block_on(store.groups()).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use headwater_core::{
     Append, AppendError, AppendId, CodecId, Durability, Effect, EventLog, EventType, GroupError,
-    GroupLog, NewEvent, Position, Query, Slot, SlotCommit, SlotProgress, SlotRange, Start, Tag,
+    GroupLog, NewEvent, NewGroup, Position, Slot, SlotCommit, SlotProgress, SlotRange, Start, Tag,
     Visibility,
 };
 use pollster::block_on;
@@ -249,8 +249,9 @@ impl Model {
 
     fn group(&mut self, store: &Store, durability: Durability, work: Work) -> bool {
         let name = group_name();
-        let opened =
-            block_on(store.open_group(name.clone(), Query::all(), Start::After(Position::START)));
+        let opened = block_on(
+            store.open_group(NewGroup::consumer(name.clone()).start(Start::After(Position::START))),
+        );
         let Ok(state) = opened else { return false };
         let durable = head(store, Visibility::Durable);
         let to = match work {
@@ -270,7 +271,7 @@ impl Model {
         assert!(generation > self.generation, "{generation} was given before");
         let commit = |slots, settled, generation| SlotCommit {
             slots,
-            progress: SlotProgress { floor: to, settled, generation },
+            progress: SlotProgress { floor: to, settled, generation, ..SlotProgress::default() },
         };
         let older =
             commit(SlotRange::all(), vec![], state.slot(Slot::all().next().unwrap()).generation);

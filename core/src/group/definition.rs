@@ -1,0 +1,158 @@
+//! What a group is, and what is asked for when one is opened.
+
+use serde::{Deserialize, Serialize};
+
+use super::GroupError;
+use crate::name::GroupName;
+use crate::position::{Position, number};
+use crate::query::Query;
+use crate::time::Timestamp;
+
+/// What a group is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupKind {
+    /// A consumer group: its members read the log in order from tracked offsets.
+    #[default]
+    Consumer,
+    /// A share group, a work queue: each event is leased, settled and counted on its own.
+    Share,
+}
+
+/// In which order a group hands out its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Events of one key one after the other, keys beside each other.
+    #[default]
+    Key,
+    /// All events one after the other. Only consumer groups have it.
+    Global,
+    /// Any events beside each other. Only share groups have it.
+    None,
+}
+
+/// Where a new group begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the first event of the log.
+    #[default]
+    Beginning,
+    /// With the first event after the group was created.
+    End,
+    /// After a position.
+    After(Position),
+    /// With the first event that was committed at this time or later.
+    Time(Timestamp),
+}
+
+/// What a group is for, in which order, and of which events: what never changes by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupShape {
+    /// What it is for.
+    pub kind: GroupKind,
+    /// In which order it hands out events.
+    pub order: Order,
+    /// Which events it receives.
+    pub selection: Query,
+}
+
+impl GroupShape {
+    /// Checks that the kind has the order.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NoSuchOrder`].
+    pub fn check(&self, group: &GroupName) -> Result<(), GroupError> {
+        match (self.kind, self.order) {
+            (GroupKind::Consumer, Order::None) | (GroupKind::Share, Order::Global) => {
+                let (group, kind, order) = (group.clone(), self.kind, self.order);
+                Err(GroupError::NoSuchOrder { group, kind, order })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says in what another shape differs; `None` if it is the same.
+    pub(super) fn differences(&self, asked: &Self) -> Option<String> {
+        fn part(name: &str, stored: &impl Serialize, asked: &impl Serialize) -> Option<String> {
+            let json = |value: Result<String, _>| value.unwrap_or_default();
+            let stored = json(serde_json::to_string(stored));
+            let asked = json(serde_json::to_string(asked));
+            (stored != asked).then(|| format!("the {name} {stored}, not {asked}"))
+        }
+        let parts = [
+            part("kind", &self.kind, &asked.kind),
+            part("order", &self.order, &asked.order),
+            part("selection", &self.selection, &asked.selection),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(" and "))
+    }
+}
+
+number! {
+    /// Names a group for good: it stays when the group gets another name, and a group that is
+    /// created under the name of one that was deleted has another.
+    GroupId
+}
+
+/// What a group is: its name and identity, its shape, and where it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDefinition {
+    /// The name, unique in its log.
+    pub name: GroupName,
+    /// The identity.
+    pub id: GroupId,
+    /// What it is for, in which order, and of which events.
+    pub shape: GroupShape,
+    /// It receives events after this position.
+    pub start: Position,
+}
+
+/// A group to open, or to create where there is none of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewGroup {
+    /// The name, unique in its log.
+    pub name: GroupName,
+    /// What it is for, in which order, and of which events.
+    pub shape: GroupShape,
+    /// Where it begins, if it is new.
+    pub start: Start,
+}
+
+impl NewGroup {
+    /// Asks for a consumer group that receives every event from the beginning, each key in order.
+    pub fn consumer(name: GroupName) -> Self {
+        Self { name, shape: GroupShape::default(), start: Start::Beginning }
+    }
+
+    /// Asks for a share group that receives every event from the beginning, in no order.
+    pub fn share(name: GroupName) -> Self {
+        let (kind, order) = (GroupKind::Share, Order::None);
+        let shape = GroupShape { kind, order, ..GroupShape::default() };
+        Self { shape, ..Self::consumer(name) }
+    }
+
+    /// Sets in which order it hands out events.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.shape.order = order;
+        self
+    }
+
+    /// Sets which events it receives.
+    #[must_use]
+    pub fn select(mut self, selection: Query) -> Self {
+        self.shape.selection = selection;
+        self
+    }
+
+    /// Sets where it begins if it is new.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+}

@@ -1,0 +1,92 @@
+//! Parked sequences that are delivered again, or given up.
+
+use std::sync::Arc;
+
+use headwater_core::{Page, Position, Slot};
+use tokio::time::Instant;
+
+use super::{Coordinator, Phase, ReadPlan};
+use crate::group::tracker::Standing;
+
+impl Coordinator {
+    /// Lets a parked sequence be delivered again, in order; later events of its key come behind
+    /// it. Returns false if there is none that began with `first`.
+    pub(in crate::group) fn redrive(&mut self, first: Position) -> bool {
+        let Some(slot) = self.slot_of_parked(first) else { return false };
+        if self.slot_mut(slot).tracker.redrive(first).is_some() {
+            self.dirty.insert(slot);
+            self.redriving.insert(slot);
+            self.note_unread(slot);
+        }
+        true
+    }
+
+    /// Gives a parked sequence up: all of it counts as settled. Returns false if there is none
+    /// that began with `first`.
+    pub(in crate::group) fn discard(&mut self, first: Position) -> bool {
+        let Some(slot) = self.slot_of_parked(first) else { return false };
+        let head = self.slot(slot).tracker.lanes().front(first);
+        let head = head.map(|head| (head.event.position, head.standing));
+        match head {
+            Some((position, Standing::Waiting)) => self.withdraw(slot, position),
+            Some((_, Standing::Delayed(timer))) => drop(self.timers.remove(&timer)),
+            Some((_, Standing::InFlight(timer))) => {
+                self.timers.remove(&timer);
+                self.landed(slot);
+            }
+            None => {}
+        }
+        self.slot_mut(slot).tracker.discard(first);
+        self.dirty.insert(slot);
+        self.wake.reader = true;
+        true
+    }
+
+    fn slot_of_parked(&self, first: Position) -> Option<Slot> {
+        if !matches!(self.phase, Phase::Live) {
+            return None;
+        }
+        let has = |slot: &Slot| self.slot(*slot).tracker.lanes().get(first).is_some();
+        Slot::all().find(has)
+    }
+
+    /// Notes that sequences of a slot may need events to be read again.
+    pub(super) fn note_unread(&mut self, slot: Slot) {
+        if let Some(after) = self.slot(slot).tracker.lanes().unread() {
+            self.redrive_after = Some(self.redrive_after.map_or(after, |now| now.min(after)));
+            self.wake.reader = true;
+        }
+    }
+
+    /// Returns what to read again, if there is room.
+    pub(super) fn redrive_plan(&self) -> Option<ReadPlan> {
+        let after = self.redrive_after?;
+        let queued: usize =
+            self.redriving.iter().map(|&slot| self.slot(slot).tracker.lanes().queued()).sum();
+        let limit = self.rules.in_flight_max.saturating_sub(queued);
+        (limit > 0).then_some(ReadPlan { again: true, after, limit, epoch: self.epoch })
+    }
+
+    /// Takes in a page that was read again.
+    pub(super) fn absorb_again(&mut self, page: Page, now: Instant) {
+        for event in page.events {
+            let (slot, position) = (self.place(&event), event.position);
+            if self.redriving.contains(&slot) && self.slot_mut(slot).tracker.feed(&Arc::new(event))
+            {
+                self.announce(slot, position, now);
+            }
+        }
+        let slots: Vec<Slot> = self.redriving.iter().copied().collect();
+        self.redrive_after = None;
+        for slot in slots {
+            if self.slot_mut(slot).tracker.passed(page.scanned) {
+                self.dirty.insert(slot);
+            }
+            if self.slot(slot).tracker.lanes().is_redriving() {
+                self.note_unread(slot);
+            } else {
+                self.redriving.remove(&slot);
+            }
+        }
+    }
+}
