@@ -11,6 +11,9 @@ use crate::position::{Position, Revision, SchemaVersion};
 use crate::slot::Slot;
 use crate::time::Timestamp;
 
+/// Header of an event that groups deliver later: nanoseconds since 1970-01-01 00:00 UTC, decimal.
+pub const DELIVER_AFTER: &str = "deliver-after";
+
 /// An event that has not been appended yet.
 ///
 /// The names in it are checked already; sizes are checked by [`Append`](crate::Append) when the
@@ -78,6 +81,16 @@ impl NewEvent {
         data: &T,
     ) -> Result<Self, CodecError> {
         Ok(Self::new(stream, event_type, Json::ID, Json::encode(data)?))
+    }
+
+    /// Asks groups to deliver this event at `time` at the earliest. It is in the log, and read by
+    /// everybody else, at once. It stands in the header [`DELIVER_AFTER`]; if asked more than once,
+    /// the first counts.
+    #[must_use]
+    pub fn deliver_after(mut self, time: Timestamp) -> Self {
+        let added = self.headers.insert(DELIVER_AFTER, time.as_nanos().to_string());
+        added.expect("the name is one that headers may have");
+        self
     }
 
     /// Returns the text that consumer groups order this event by.
@@ -172,6 +185,13 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    /// Returns before when groups do not deliver this event, if it asks for such a time
+    /// ([`NewEvent::deliver_after`]).
+    pub fn deliver_after(&self) -> Option<Timestamp> {
+        let nanos = self.headers.get(DELIVER_AFTER)?.parse().ok()?;
+        Some(Timestamp::from_nanos(nanos))
+    }
+
     /// Returns the text that consumer groups order this event by.
     pub fn ordering_key(&self) -> &str {
         self.key.as_ref().map_or(self.stream.as_str(), Key::as_str)

@@ -32,7 +32,7 @@ pub use append::{Append, AppendError, Appended, ContentDigest, Durability, Effec
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
 pub use decider::Decider;
-pub use event::{NewEvent, RecordedEvent};
+pub use event::{DELIVER_AFTER, NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
 pub use group::{
     CAUSE_BYTES_MAX, Generation, GroupChange, GroupCommit, GroupDefinition, GroupError, GroupId,

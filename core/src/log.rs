@@ -13,6 +13,7 @@ use crate::name::StreamId;
 use crate::position::{Position, Revision};
 use crate::query::Query;
 use crate::subscription::Subscription;
+use crate::time::Timestamp;
 
 /// Which events a reader may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -232,6 +233,31 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
                 None => before = page.scanned,
             }
         }
+    }
+
+    /// Returns the last position that was committed at `time` or before, so that reading after it
+    /// gives what was committed later. Commit times never go back, and are this log's own.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Complexity
+    ///
+    /// Unless the engine knows better, a binary search that reads one event each time.
+    async fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        // Everything up to `low` is not later, and everything behind `high` is.
+        let (mut low, mut high) = (self.start().await?, self.head(Visibility::Committed).await?);
+        while low < high {
+            let middle = Position::new(low.get().midpoint(high.get()));
+            let read = Read::forward(Query::all(), middle).limit(1);
+            match self.read(read).await?.events.first() {
+                Some(event) if event.commit_time <= time => low = event.position,
+                // There may be gaps: nothing lies between the middle and the event.
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// Returns what readers that must never see an event vanish should ask for: durable events

@@ -22,6 +22,9 @@ pub struct Slot(u16);
 pub struct InvalidSlot(pub u16);
 
 impl Slot {
+    /// The first one.
+    pub const FIRST: Self = Self(0);
+
     /// Takes a slot from its number, or returns `None` from 1,024 on.
     pub const fn new(number: u16) -> Option<Self> {
         if number < SLOT_COUNT { Some(Self(number)) } else { None }

@@ -36,6 +36,20 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// Returns the time that lies `by` later, held inside the range.
+    #[must_use]
+    pub fn saturating_add(self, by: Duration) -> Self {
+        let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// Returns the time that lies `by` earlier, held inside the range.
+    #[must_use]
+    pub fn saturating_sub(self, by: Duration) -> Self {
+        let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// Returns how much time lies between, or zero if `earlier` comes later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater::projections::{
-    Begin, ConsumerGroup, GroupOptions, ProjectionHandle, ProjectionRunner, ReactorHandle,
-    ReactorOptions, ReactorRunner, RunnerOptions, SqliteSink,
+    Begin, ConsumerGroup, FailurePolicy, GroupOptions, Hopeless, ProjectionHandle,
+    ProjectionRunner, ReactorHandle, ReactorOptions, ReactorRunner, RunnerOptions, SqliteSink,
 };
 use headwater::{GroupName, Position, Query, Store};
 
@@ -43,16 +43,17 @@ impl Services {
         let group = GroupOptions {
             selection: Query::types([CustomerEvent::order_placed()?]),
             in_flight_max: 2 * EMAIL_MEMBERS * EMAIL_BATCH,
+            failure: FailurePolicy {
+                attempts_max: Some(EMAIL_ATTEMPTS_MAX),
+                then: Hopeless::Stop,
+                ..FailurePolicy::default()
+            },
             ..GroupOptions::new(GroupName::new("email")?)
         };
         let group = ConsumerGroup::open(Arc::new(store.clone()), group).await?;
         let outbox = Outbox::open(&home.outbox())?;
         let member = |_| EmailService::new(outbox.clone());
-        let options = ReactorOptions {
-            batch_events: EMAIL_BATCH,
-            attempts_max: Some(EMAIL_ATTEMPTS_MAX),
-            ..ReactorOptions::default()
-        };
+        let options = ReactorOptions { batch_events: EMAIL_BATCH };
         let email = ReactorRunner::start(&group, "email", member, EMAIL_MEMBERS, options).await?;
         Ok(Self { email, loyalty })
     }

@@ -59,8 +59,9 @@ pub use async_trait::async_trait;
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use clock::{Clock, SystemClock};
 pub use group::{
-    ConsumerError, ConsumerGroup, Delivery, GroupOptions, GroupPhase, GroupStatus, IdempotencyKey,
-    Member, MemberStatus, Settlement,
+    ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,
+    Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Settlement,
+    ShareGroup, ShareOptions,
 };
 pub use lag::Lag;
 pub use projection::{ApplyError, Projection};

@@ -1,8 +1,11 @@
 //! What a group is, and what is asked for when one is opened.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::GroupError;
+use crate::log::{EventLog, ReadError, Visibility};
 use crate::name::GroupName;
 use crate::position::{Position, number};
 use crate::query::Query;
@@ -44,6 +47,29 @@ pub enum Start {
     After(Position),
     /// With the first event that was committed at this time or later.
     Time(Timestamp),
+}
+
+impl From<Position> for Start {
+    fn from(position: Position) -> Self {
+        Self::After(position)
+    }
+}
+
+impl Start {
+    /// Returns the position after which it lies in a log as it is now. Whether the log reaches so
+    /// far is not checked.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub async fn resolve<L: EventLog + ?Sized>(self, log: &L) -> Result<Position, ReadError> {
+        match self {
+            Self::Beginning => log.start().await,
+            Self::End => log.head(Visibility::Committed).await,
+            Self::After(position) => Ok(position),
+            Self::Time(time) => log.position_at(time.saturating_sub(Duration::from_nanos(1))).await,
+        }
+    }
 }
 
 /// What a group is for, in which order, and of which events: what never changes by itself.

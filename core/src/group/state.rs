@@ -432,6 +432,48 @@ mod tests {
         assert!(matches!(error, GroupError::Fenced { .. }), "{error}");
     }
 
+    #[test]
+    fn settled_ranges_lie_in_order_above_the_floor_and_inside_the_log() {
+        let mut state = state();
+        let generation = state.apply(&GroupChange::Claim(vec![SlotRange::all()]));
+        let positions = |(first, last): (u64, u64)| (Position::new(first), Position::new(last));
+        let check = |settled: &[(u64, u64)]| {
+            let mut commit = commit(range(3, 5), 20, generation);
+            commit.progress.settled = settled.iter().map(|&range| positions(range)).collect();
+            state.check(&made([commit]), HEAD)
+        };
+        for right in [&[][..], &[(21, 21)], &[(21, 30), (31, 31), (40, 100)]] {
+            check(right).unwrap();
+        }
+        let wrong = [
+            (&[(20, 25)][..], (20, 25), 20),
+            (&[(7, 8)], (7, 8), 20),
+            (&[(30, 29)], (30, 29), 20),
+            (&[(30, 40), (40, 41)], (40, 41), 40),
+            (&[(30, 40), (35, 36)], (35, 36), 40),
+            (&[(30, 40), (22, 23), (99, 100)], (22, 23), 40),
+        ];
+        for (settled, out_of_place, must_follow) in wrong {
+            let error = check(settled).unwrap_err();
+            assert!(
+                matches!(&error, GroupError::Disordered { slots, range: found, after, .. }
+                    if *slots == range(3, 5) && *found == positions(out_of_place)
+                        && after.get() == must_follow),
+                "{error}"
+            );
+        }
+        for beyond in [&[(101, 101)][..], &[(30, 40), (50, 101)]] {
+            let error = check(beyond).unwrap_err();
+            assert!(
+                matches!(error, GroupError::OutsideLog { position, head: HEAD, .. }
+                    if position == Position::new(101)),
+                "{error}"
+            );
+        }
+        let error = state.check(&made([commit(range(0, 0), 101, generation)]), HEAD).unwrap_err();
+        assert!(matches!(error, GroupError::OutsideLog { .. }), "{error}");
+    }
+
     fn parked(first: u64, through: u64) -> Parked {
         Parked {
             first: Position::new(first),

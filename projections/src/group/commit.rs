@@ -1,18 +1,33 @@
 //! What to commit: progress of slots, packed into runs of neighbours.
 
-use headwater_core::{Slot, SlotCommit, SlotProgress, SlotRange};
+use headwater_core::{
+    GroupCommit, Parked, ParkedCommit, Slot, SlotCommit, SlotProgress, SlotRange,
+};
+
+/// Progress of one slot to make durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) slot: Slot,
+    /// Which slots it stands for.
+    pub(super) slots: SlotRange,
+    /// How many changes it includes.
+    pub(super) changes: u64,
+    pub(super) progress: SlotProgress,
+    /// New states of parked sequences.
+    pub(super) parked: Vec<Parked>,
+}
 
 /// Progress to make durable, and what it is based on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommitPlan {
-    /// Slots in ascending order, with the number of acks their progress includes.
-    entries: Vec<(Slot, u64, SlotProgress)>,
+    /// In ascending order of slots.
+    entries: Vec<Entry>,
 }
 
 impl CommitPlan {
     /// Takes slots in ascending order.
-    pub(super) fn new(entries: Vec<(Slot, u64, SlotProgress)>) -> Self {
-        debug_assert!(entries.is_sorted_by_key(|(slot, ..)| *slot));
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        debug_assert!(entries.is_sorted_by_key(|entry| entry.slot));
         Self { entries }
     }
 
@@ -20,25 +35,28 @@ impl CommitPlan {
         self.entries.is_empty()
     }
 
-    pub(super) fn into_entries(self) -> Vec<(Slot, u64, SlotProgress)> {
+    pub(super) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
 
     /// Joins neighbours that have equal progress.
-    pub(super) fn commits(&self) -> Vec<SlotCommit> {
-        let mut commits: Vec<SlotCommit> = Vec::new();
-        for (slot, _, progress) in &self.entries {
-            if let Some(last) = commits.last_mut()
-                && last.slots.last().get() + 1 == slot.get()
+    pub(super) fn commit(&self) -> GroupCommit {
+        let mut commit = GroupCommit::default();
+        for Entry { slots, progress, parked, .. } in &self.entries {
+            let generation = progress.generation;
+            let parked = parked.iter().cloned();
+            commit.parked.extend(parked.map(|parked| ParkedCommit { generation, parked }));
+            if let Some(last) = commit.slots.last_mut()
+                && last.slots.last().get() + 1 == slots.first().get()
                 && last.progress == *progress
-                && let Some(longer) = SlotRange::new(last.slots.first(), *slot)
+                && let Some(longer) = SlotRange::new(last.slots.first(), slots.last())
             {
                 last.slots = longer;
                 continue;
             }
-            commits.push(SlotCommit { slots: SlotRange::one(*slot), progress: progress.clone() });
+            commit.slots.push(SlotCommit { slots: *slots, progress: progress.clone() });
         }
-        commits
+        commit
     }
 }
 
@@ -75,8 +93,11 @@ mod tests {
             ..SlotProgress::default()
         };
         let entries = [(0, 5), (1, 5), (2, 6), (4, 6), (5, 6)];
-        let entries = entries.map(|(number, floor)| (slot(number), 0, at(floor)));
-        let commits = CommitPlan::new(entries.to_vec()).commits();
+        let entries = entries.map(|(number, floor)| {
+            let (slot, progress) = (slot(number), at(floor));
+            Entry { slot, slots: SlotRange::one(slot), changes: 0, progress, parked: Vec::new() }
+        });
+        let commits = CommitPlan::new(entries.to_vec()).commit().slots;
         let shape: Vec<_> = commits
             .iter()
             .map(|c| {

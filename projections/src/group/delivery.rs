@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{AppendId, EventId, Generation, GroupName, RecordedEvent, Slot};
+use headwater_core::{AppendId, EventId, Generation, GroupId, Position, RecordedEvent, Slot};
 use tokio::time::Instant;
 
 use super::coordinator::Dispatch;
@@ -27,9 +27,10 @@ pub enum Settlement {
 pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
-    /// Makes the key `group/event-id`. No group name holds a slash, so no two keys collide.
-    pub fn new(group: &GroupName, event: EventId) -> Self {
-        Self(format!("{group}/{event}").into())
+    /// Makes the key `g` + group id + `/` + event id. It stays when the group is renamed; a group
+    /// that was deleted and created anew has other keys.
+    pub fn new(group: GroupId, event: EventId) -> Self {
+        Self(format!("g{group}/{event}").into())
     }
 
     /// Returns the key as text.
@@ -52,8 +53,9 @@ impl fmt::Display for IdempotencyKey {
 
 /// An event handed to a member, until it is settled or its lease ends.
 ///
-/// No other event of its key is handed to anybody while this one is out. Dropping it returns it
-/// at once, to be delivered again.
+/// No other event of its key is handed to anybody while this one is out, where the group keeps
+/// keys in order. Dropping it returns it at once, to be delivered again, and counts as a failed
+/// attempt.
 #[must_use = "a dropped delivery is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,
@@ -71,7 +73,8 @@ impl Delivery {
         &self.dispatch.event
     }
 
-    /// Returns which attempt this is, from 1, since the group was opened or moved.
+    /// Returns which attempt this is, from 1. Attempts are durable with the commits that follow
+    /// them, and begin anew when the group is moved or the event was parked.
     pub fn attempt(&self) -> u32 {
         self.dispatch.attempt
     }
@@ -88,7 +91,7 @@ impl Delivery {
 
     /// Returns what names the handling of this event by this group.
     pub fn idempotency_key(&self) -> IdempotencyKey {
-        IdempotencyKey::new(self.shared.name(), self.dispatch.event.id)
+        IdempotencyKey::new(self.shared.id, self.dispatch.event.id)
     }
 
     /// Says that the event is handled for good.
@@ -101,33 +104,80 @@ impl Delivery {
         self.shared.settle(|group| group.ack(slot, position, token, Instant::now()))
     }
 
+    /// Says that the event could not be handled, and gives it back: it is delivered again after
+    /// the group's backoff, and later events of its key wait; or, if that was the last attempt,
+    /// it is parked, dropped, or stops the group, as the group's policy says.
+    pub fn fail(mut self, cause: impl std::fmt::Display) -> Settlement {
+        let delay = self.shared.backoff.jittered(self.attempt());
+        self.failed(cause.to_string(), delay)
+    }
+
+    /// As [`fail`](Self::fail), with a wait of your own.
+    pub fn fail_after(mut self, cause: impl std::fmt::Display, delay: Duration) -> Settlement {
+        self.failed(cause.to_string(), delay)
+    }
+
     /// Gives the event back, to be delivered again after `delay`. Later events of its key wait.
+    /// It counts as a failed attempt.
     pub fn retry_after(mut self, delay: Duration) -> Settlement {
+        self.failed("its member asked for another attempt".to_owned(), delay)
+    }
+
+    /// Gives the event back untouched, to be delivered again at once. It does not count as an
+    /// attempt.
+    pub fn release(mut self) -> Settlement {
         self.settled = true;
-        self.put_back(delay)
+        let place = self.place();
+        self.shared.settle(|group| group.release(place, Instant::now()))
+    }
+
+    /// Sets the event aside, together with the later events of its key where the group keeps keys
+    /// in order, so that others go on. See
+    /// [`ConsumerGroup::parked`](super::ConsumerGroup::parked).
+    ///
+    /// It is durable with the next commit. In global order only the event itself is set aside.
+    pub fn park(mut self, cause: impl std::fmt::Display) -> Settlement {
+        self.settled = true;
+        let (place, cause) = (self.place(), cause.to_string());
+        self.shared.settle(|group| group.park(place, cause, Instant::now()))
     }
 
     /// Starts the lease anew, for work that takes longer.
     pub fn renew(&self) -> Settlement {
-        let (slot, position, token) = self.place();
-        self.shared.settle(|group| group.renew(slot, position, token, Instant::now()))
+        self.extend(self.shared.lease)
     }
 
-    fn put_back(&self, delay: Duration) -> Settlement {
-        let (slot, position, token) = self.place();
-        self.shared.settle(|group| group.put_back(slot, position, token, delay, Instant::now()))
+    /// Lets the lease end this long from now, earlier or later than it would have.
+    pub fn extend(&self, by: Duration) -> Settlement {
+        let place = self.place();
+        self.shared.settle(|group| group.extend(place, by, Instant::now()))
     }
 
-    fn place(&self) -> (Slot, headwater_core::Position, u64) {
+    pub(super) fn group_id(&self) -> GroupId {
+        self.shared.id
+    }
+
+    /// Leaves the event in flight, for whoever knows its place.
+    pub(super) fn detach(mut self) {
+        self.settled = true;
+    }
+
+    fn failed(&mut self, cause: String, delay: Duration) -> Settlement {
+        self.settled = true;
+        let place = self.place();
+        self.shared.settle(|group| group.fail(place, cause, delay, Instant::now()))
+    }
+
+    pub(super) fn place(&self) -> (Slot, Position, u64) {
         let event = &self.dispatch.event;
-        (event.slot, event.position, self.dispatch.token)
+        (self.dispatch.slot, event.position, self.dispatch.token)
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.settled {
-            self.put_back(Duration::ZERO);
+            self.failed("its member dropped it".to_owned(), Duration::ZERO);
         }
     }
 }

@@ -44,6 +44,21 @@ pub enum ConsumerError {
         /// What the log said.
         source: ReadError,
     },
+    /// An event failed too often or is too old, and the group's policy is to stop there. What was
+    /// acked stays; the event is delivered again when the group is opened again.
+    #[error(
+        "consumer group {group} stops at position {position} after {attempts} attempts: {cause}"
+    )]
+    Hopeless {
+        /// The group.
+        group: GroupName,
+        /// The event.
+        position: Position,
+        /// How often it was delivered.
+        attempts: u32,
+        /// What went wrong last.
+        cause: String,
+    },
     /// The group was closed here. Nothing was done; open it again.
     #[error("consumer group {group} is closed; open it again")]
     Closed {

@@ -25,7 +25,7 @@ struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     /// By the event that began the sequence.
-    lanes: BTreeMap<Position, Lane>,
+    by_first: BTreeMap<Position, Lane>,
     blocked: HashMap<Box<str>, Position>,
     heads: BTreeMap<Position, Position>,
     /// Which are not durable as they are.
@@ -48,20 +48,20 @@ impl Lanes {
             self.blocked.insert(key.as_str().into(), parked.first);
         }
         let lane = Lane { read: parked.next.previous(), queue: VecDeque::new(), parked };
-        self.lanes.insert(lane.parked.first, lane);
+        self.by_first.insert(lane.parked.first, lane);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Parked> {
-        self.lanes.values().map(|lane| &lane.parked)
+        self.by_first.values().map(|lane| &lane.parked)
     }
 
     pub(super) fn get(&self, first: Position) -> Option<&Parked> {
-        self.lanes.get(&first).map(|lane| &lane.parked)
+        self.by_first.get(&first).map(|lane| &lane.parked)
     }
 
     /// Returns the event at the head of a lane.
     pub(super) fn front(&self, first: Position) -> Option<&Open> {
-        self.lanes.get(&first)?.queue.front()
+        self.by_first.get(&first)?.queue.front()
     }
 
     /// Returns whether any sequence is delivered again.
@@ -71,7 +71,7 @@ impl Lanes {
 
     /// Returns how many events are queued.
     pub(super) fn queued(&self) -> usize {
-        self.lanes.values().map(|lane| lane.queue.len()).sum()
+        self.by_first.values().map(|lane| lane.queue.len()).sum()
     }
 
     /// Returns the sequence that holds up a key.
@@ -81,7 +81,7 @@ impl Lanes {
 
     /// Returns what is not durable yet.
     pub(super) fn uncommitted(&self) -> Vec<Parked> {
-        let changed = self.changed.iter().filter_map(|first| self.lanes.get(first));
+        let changed = self.changed.iter().filter_map(|first| self.by_first.get(first));
         let changed = changed.map(|lane| lane.parked.clone());
         self.gone.values().cloned().chain(changed).collect()
     }
@@ -101,7 +101,7 @@ impl Lanes {
 
     /// Adds an event to a sequence that holds up its key.
     pub(super) fn set_aside(&mut self, first: Position, position: Position) {
-        if let Some(lane) = self.lanes.get_mut(&first) {
+        if let Some(lane) = self.by_first.get_mut(&first) {
             lane.parked.through = lane.parked.through.max(position);
             self.changed.insert(first);
         }
@@ -110,7 +110,7 @@ impl Lanes {
     /// Lets a sequence be delivered again. Returns after which position its events have to be
     /// read, or `None` if nothing waits there.
     pub(super) fn redrive(&mut self, first: Position) -> Option<Position> {
-        let lane = self.lanes.get_mut(&first)?;
+        let lane = self.by_first.get_mut(&first)?;
         if lane.parked.state == ParkedState::Redriving {
             return None;
         }
@@ -126,14 +126,14 @@ impl Lanes {
         let lacking = |lane: &&Lane| {
             lane.parked.state == ParkedState::Redriving && lane.read < lane.parked.through
         };
-        self.lanes.values().filter(lacking).map(|lane| lane.read).min()
+        self.by_first.values().filter(lacking).map(|lane| lane.read).min()
     }
 
     /// Takes an event that was read again. Returns whether it can be delivered at once.
     pub(super) fn feed(&mut self, event: &Arc<RecordedEvent>, key: Option<&str>) -> bool {
         let position = event.position;
         let first = key.and_then(|key| self.blocking(key)).unwrap_or(position);
-        let Some(lane) = self.lanes.get_mut(&first) else { return false };
+        let Some(lane) = self.by_first.get_mut(&first) else { return false };
         let parked = &lane.parked;
         let wanted = parked.state == ParkedState::Redriving
             && position > lane.read
@@ -156,7 +156,7 @@ impl Lanes {
     /// more events.
     pub(super) fn passed(&mut self, scanned: Position) {
         let mut over = Vec::new();
-        for (&first, lane) in &mut self.lanes {
+        for (&first, lane) in &mut self.by_first {
             if lane.parked.state == ParkedState::Redriving {
                 lane.read = lane.read.max(scanned.min(lane.parked.through));
                 if lane.is_over() {
@@ -171,7 +171,7 @@ impl Lanes {
 
     /// Gives a sequence up, or notes that all of it is settled.
     pub(super) fn end(&mut self, first: Position) {
-        let Some(mut lane) = self.lanes.remove(&first) else { return };
+        let Some(mut lane) = self.by_first.remove(&first) else { return };
         if let Some(key) = &lane.parked.key {
             self.blocked.remove(key.as_str());
         }
@@ -185,18 +185,18 @@ impl Lanes {
 
     pub(super) fn head(&self, position: Position) -> Option<&Open> {
         let first = self.heads.get(&position)?;
-        self.lanes.get(first)?.queue.front()
+        self.by_first.get(first)?.queue.front()
     }
 
     pub(super) fn head_mut(&mut self, position: Position) -> Option<&mut Open> {
         let first = self.heads.get(&position)?;
-        self.lanes.get_mut(first)?.queue.front_mut()
+        self.by_first.get_mut(first)?.queue.front_mut()
     }
 
     /// Settles the event at the head of a lane. Returns the next one, which can be delivered now.
     pub(super) fn settle(&mut self, position: Position) -> Option<Position> {
         let first = self.heads.remove(&position)?;
-        let lane = self.lanes.get_mut(&first)?;
+        let lane = self.by_first.get_mut(&first)?;
         lane.queue.pop_front();
         self.changed.insert(first);
         lane.parked.attempts = 0;
@@ -215,7 +215,7 @@ impl Lanes {
     /// Notes how often the event at the head of a lane was delivered.
     pub(super) fn tried(&mut self, position: Position, attempts: u32) {
         if let Some(&first) = self.heads.get(&position)
-            && let Some(lane) = self.lanes.get_mut(&first)
+            && let Some(lane) = self.by_first.get_mut(&first)
         {
             lane.parked.attempts = attempts;
             lane.parked.next = position;
@@ -226,7 +226,7 @@ impl Lanes {
     /// Sets a sequence aside again whose head failed.
     pub(super) fn park_again(&mut self, position: Position, cause: String, since: Timestamp) {
         let Some(first) = self.heads.remove(&position) else { return };
-        let Some(lane) = self.lanes.get_mut(&first) else { return };
+        let Some(lane) = self.by_first.get_mut(&first) else { return };
         let attempts = lane.queue.front().map_or(0, |head| head.attempts);
         lane.queue.clear();
         lane.read = position.previous();

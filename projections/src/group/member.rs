@@ -55,8 +55,13 @@ impl Member {
     ///
     /// Cancel safe: a dropped future has taken nothing.
     pub async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
+        self.wait_for_any(max).await
+    }
+
+    /// As [`next`](Self::next), for any number of callers at once.
+    pub(super) async fn wait_for_any(&self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
         loop {
-            let deliveries = self.try_next(max)?;
+            let deliveries = self.take(max)?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
@@ -70,11 +75,22 @@ impl Member {
     ///
     /// As [`next`](Self::next).
     pub fn try_next(&mut self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
+        self.take(max)
+    }
+
+    pub(super) fn take(&self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
         let shared = self.shared();
-        let dispatched = shared.with(|group| match shared.over(group) {
-            None => Ok(group.next(self.id, max.max(1), Instant::now())),
+        let (dispatched, more) = shared.with(|group| match shared.over(group) {
+            None => {
+                let dispatched = group.next(self.id, max.max(1), Instant::now());
+                Ok((dispatched, group.has_ready(self.id)))
+            }
             Some(cause) => Err(cause),
         })?;
+        if more {
+            // For whoever else waits at this bell: it has rung once for many events.
+            self.bell.notify_one();
+        }
         let deliver = |dispatch| Delivery::new(Arc::clone(shared), dispatch);
         Ok(dispatched.into_iter().map(deliver).collect())
     }

@@ -9,7 +9,12 @@ mod commit;
 mod coordinator;
 mod delivery;
 mod error;
+mod fair;
+mod lanes;
 mod member;
+mod parked;
+mod policy;
+mod share;
 mod shared;
 mod status;
 mod tasks;
@@ -19,12 +24,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{
-    GroupError, GroupLog, GroupName, NewGroup, Position, Query, Start, Visibility,
+    GroupChange, GroupError, GroupKind, GroupLog, GroupName, GroupShape, NewGroup, Order, Position,
+    Query, Start, Visibility,
 };
+
+use tokio::time::Instant;
 
 pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
 pub use self::error::ConsumerError;
 pub use self::member::Member;
+pub use self::policy::{FailurePolicy, Hopeless};
+pub use self::share::{Receipt, ReceiptError, Received, ShareGroup, ShareOptions};
 use self::shared::Shared;
 pub use self::status::{GroupPhase, GroupStatus, MemberStatus};
 use crate::lag::Lag;
@@ -35,6 +45,10 @@ use crate::wait::WaitError;
 pub struct GroupOptions {
     /// The name, unique in the log.
     pub name: GroupName,
+    /// What the group is for. Fixed once the group exists.
+    pub kind: GroupKind,
+    /// In which order it hands out events. Fixed once the group exists.
+    pub order: Order,
     /// Which events the group receives. Fixed once the group exists.
     pub selection: Query,
     /// Where a new group begins. An existing one goes on where it is.
@@ -45,6 +59,17 @@ pub struct GroupOptions {
     /// They are held in memory. Where one key alone has so many unsettled events, the others wait
     /// behind it.
     pub in_flight_max: usize,
+    /// How many bytes of payload are read ahead and in flight at most. It may be passed by the
+    /// last page, of whose sizes nothing was known.
+    pub in_flight_bytes_max: usize,
+    /// What becomes of an event that fails again and again.
+    pub failure: FailurePolicy,
+    /// How long after its commit an event is delivered. An event may ask for a later time of its
+    /// own ([`NewEvent::deliver_after`](headwater_core::NewEvent::deliver_after)).
+    pub delay: Duration,
+    /// Whether keys take turns, so that one with many events does not hold up the others, among
+    /// the events that are read ahead. Otherwise the oldest event goes first.
+    pub fair: bool,
     /// Which events count as being there; what the log calls settled where this is `None`.
     pub visibility: Option<Visibility>,
     /// How often the floors of slots without news are made durable, so that reopening need not
@@ -53,15 +78,21 @@ pub struct GroupOptions {
 }
 
 impl GroupOptions {
-    /// Selects every event from the beginning, with a lease of 30 s, 1,024 events in flight,
-    /// and floors every 5 s.
+    /// Selects every event from the beginning, each key in order, with a lease of 30 s, 1,024
+    /// events and 64 MiB in flight, and floors every 5 s.
     pub fn new(name: GroupName) -> Self {
         Self {
             name,
+            kind: GroupKind::Consumer,
+            order: Order::Key,
             selection: Query::all(),
             start: Start::Beginning,
             lease: Duration::from_secs(30),
             in_flight_max: 1_024,
+            in_flight_bytes_max: 64 * 1024 * 1024,
+            failure: FailurePolicy::default(),
+            delay: Duration::ZERO,
+            fair: false,
             visibility: None,
             floor_interval: Duration::from_secs(5),
         }
@@ -81,7 +112,17 @@ impl GroupOptions {
         if self.in_flight_max == 0 {
             return invalid("in_flight_max", &self.in_flight_max, "let at least one event in");
         }
-        Ok(())
+        if self.in_flight_bytes_max == 0 {
+            let given = &self.in_flight_bytes_max;
+            return invalid("in_flight_bytes_max", given, "let at least one byte in");
+        }
+        self.failure.check(self.order)
+    }
+
+    fn wanted(&self) -> NewGroup {
+        let (kind, order, selection) = (self.kind, self.order, self.selection.clone());
+        let shape = GroupShape { kind, order, selection };
+        NewGroup { name: self.name.clone(), shape, start: self.start }
     }
 }
 
@@ -92,7 +133,10 @@ impl GroupOptions {
 /// - No event that was acked and committed is delivered again, and none that was not is skipped,
 ///   whatever crashes; [`seek`](Self::seek) is the exception.
 /// - The events of one key ([`RecordedEvent::ordering_key`](headwater_core::RecordedEvent::ordering_key))
-///   are delivered in order, each after the one before was acked, also across members.
+///   are delivered in order, each after the one before was acked or parked, also across members;
+///   in [`Order::Global`] all events are, by one member at a time, while the others stand by.
+/// - What is parked is neither lost nor in the way: the later events of its key wait with it, and
+///   come again in order, before newer ones, once it is re-driven.
 /// - A slot has one owner at a time. Each hand-over is durable before the new owner gets
 ///   anything, and fences the old one.
 ///
@@ -140,12 +184,10 @@ impl ConsumerGroup {
         options: GroupOptions,
     ) -> Result<Self, ConsumerError> {
         options.check()?;
-        let (name, selection) = (options.name.clone(), options.selection.clone());
-        let opened =
-            log.open_group(NewGroup::consumer(name).select(selection).start(options.start)).await;
+        let opened = log.open_group(options.wanted()).await;
         let state = opened.map_err(|error| ConsumerError::from_log(&options.name, error))?;
         let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
-        let shared = Arc::new(Shared::new(log, &options, visibility, state.floor()));
+        let shared = Arc::new(Shared::new(log, &options, visibility, &state));
         let tasks = [
             tokio::spawn(tasks::read(Arc::clone(&shared))).abort_handle(),
             tokio::spawn(tasks::steward(Arc::clone(&shared))).abort_handle(),
@@ -189,11 +231,12 @@ impl ConsumerGroup {
         Member::new(self, member)
     }
 
-    /// Moves the whole group to a position, forwards or backwards: events after it are delivered
-    /// next.
+    /// Moves the whole group to a place in the log, forwards or backwards: events after it are
+    /// delivered next.
     ///
     /// What was acked and not committed is forgotten, and deliveries that are out lose their
     /// meaning, though their handlers may still be at work when the same events come again.
+    /// What is parked and lies before the place stays parked.
     ///
     /// # Errors
     ///
@@ -203,19 +246,68 @@ impl ConsumerGroup {
     /// # Cancel safety
     ///
     /// A dropped future seeks all the same.
-    pub async fn seek(&self, to: Position) -> Result<(), ConsumerError> {
-        let shared = Arc::clone(self.shared());
-        // In a task of its own, so that the coordinator always learns what the log did.
-        let task = tokio::spawn(async move {
+    pub async fn seek(&self, to: impl Into<Start>) -> Result<(), ConsumerError> {
+        let (shared, to) = (Arc::clone(self.shared()), to.into());
+        self.alone(async move {
+            let refused = |error| ConsumerError::from_log(&shared.name, error);
             let _turn = shared.log_turn.write().await;
             shared.check_open()?;
-            let moved = shared.log.seek_group(&shared.name, to).await;
-            let generation = moved.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
-            shared.with(|group| group.restart(to, generation));
+            let to = to.resolve(&*shared.log).await.map_err(|error| refused(error.into()))?;
+            shared.log.seek_group(&shared.name, to).await.map_err(refused)?;
+            let state = shared.log.group(&shared.name).await.map_err(refused)?;
+            shared.with(|group| group.restart(&state));
             Ok(())
-        });
+        })
+        .await
+    }
+
+    /// Stops delivering, until [`resume`](Self::resume). What is out stays out and can be
+    /// settled. It is durable: the group is paused when it is opened again.
+    ///
+    /// # Errors
+    ///
+    /// If the log refuses it; the group goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future pauses all the same.
+    pub async fn pause(&self) -> Result<(), ConsumerError> {
+        self.set_paused(true).await
+    }
+
+    /// Goes on after [`pause`](Self::pause). A group that is not paused just goes on.
+    ///
+    /// # Errors
+    ///
+    /// If the log refuses it; the group stays paused.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future resumes all the same.
+    pub async fn resume(&self) -> Result<(), ConsumerError> {
+        self.set_paused(false).await
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), ConsumerError> {
+        let shared = Arc::clone(self.shared());
+        self.alone(async move {
+            let _turn = shared.log_turn.write().await;
+            shared.check_open()?;
+            let changed = shared.log.change_group(&shared.name, GroupChange::Pause(paused)).await;
+            changed.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
+            shared.with(|group| group.pause(paused));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs in a task of its own, so that the coordinator always learns what the log did.
+    async fn alone<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ConsumerError>> + Send + 'static,
+    ) -> Result<T, ConsumerError> {
         let closed = ConsumerError::Closed { group: self.name().clone() };
-        task.await.unwrap_or(Err(closed))
+        tokio::spawn(work).await.unwrap_or(Err(closed))
     }
 
     /// Waits until everything up to `position` is settled.
@@ -259,6 +351,7 @@ impl ConsumerGroup {
         let stalled = shared.stalled();
         Ok(shared.with(|group| {
             let (buffered, in_flight) = group.load();
+            let parked = group.parked().len();
             let views = group.members().into_iter();
             let members: Vec<MemberStatus> = views
                 .map(|view| MemberStatus {
@@ -270,8 +363,11 @@ impl ConsumerGroup {
             let phase = match (shared.over(group), stalled) {
                 (Some(cause), _) => GroupPhase::Stopped { cause },
                 (None, Some(cause)) => GroupPhase::Stalled { cause },
+                _ if group.is_paused() => GroupPhase::Paused,
                 _ if members.is_empty() => GroupPhase::Idle,
+                _ if group.is_starved(Instant::now()) => GroupPhase::Starved,
                 _ if group.scanned() < head => GroupPhase::CatchingUp,
+                _ if parked > 0 => GroupPhase::Parked,
                 _ => GroupPhase::Running,
             };
             GroupStatus {
@@ -280,6 +376,7 @@ impl ConsumerGroup {
                 members,
                 buffered,
                 in_flight,
+                parked,
                 floor: group.floor(),
                 scanned: group.scanned(),
                 head,

@@ -9,15 +9,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headwater_core::{GroupLog, GroupName, Position, Query, ReadError, Visibility};
+use headwater_core::{
+    GroupChange, GroupId, GroupLog, GroupName, GroupState, Position, Query, ReadError, Timestamp,
+    Visibility,
+};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::assignment::MemberId;
 use super::commit::CommitPlan;
-use super::coordinator::{Coordinator, Phase, Wake};
+use super::coordinator::{Coordinator, Phase, Rules, Wake};
 use super::delivery::Settlement;
 use super::error::ConsumerError;
+use crate::retry::Backoff;
 
 /// How far a group is, for those who wait for it.
 #[derive(Clone, Debug)]
@@ -36,9 +40,11 @@ pub(super) enum Task {
 pub(super) struct Shared {
     pub(super) log: Arc<dyn GroupLog>,
     pub(super) name: GroupName,
+    pub(super) id: GroupId,
     pub(super) selection: Query,
     pub(super) visibility: Visibility,
     pub(super) lease: Duration,
+    pub(super) backoff: Backoff,
     pub(super) floor_interval: Duration,
     coordinator: Mutex<Coordinator>,
     pub(super) log_turn: tokio::sync::RwLock<()>,
@@ -67,17 +73,30 @@ impl Shared {
         log: Arc<dyn GroupLog>,
         options: &super::GroupOptions,
         visibility: Visibility,
-        floor: Position,
+        state: &GroupState,
     ) -> Self {
-        let coordinator = Coordinator::new(options.lease, options.in_flight_max, floor);
+        let rules = Rules {
+            group: options.name.clone(),
+            order: options.order,
+            lease: options.lease,
+            in_flight_max: options.in_flight_max,
+            in_flight_bytes_max: options.in_flight_bytes_max,
+            failure: options.failure.clone(),
+            delay: options.delay,
+            fair: options.fair,
+            wall: Timestamp::now,
+        };
+        let floor = state.floor();
         Self {
             log,
             name: options.name.clone(),
+            id: state.definition.id,
+            backoff: options.failure.backoff,
             selection: options.selection.clone(),
             visibility,
             lease: options.lease,
             floor_interval: options.floor_interval,
-            coordinator: Mutex::new(coordinator),
+            coordinator: Mutex::new(Coordinator::new(rules, floor)),
             log_turn: tokio::sync::RwLock::new(()),
             bells: Mutex::default(),
             steward: Notify::new(),
@@ -192,8 +211,8 @@ impl Shared {
         if plan.is_empty() {
             return Ok(());
         }
-        match self.log.commit_slots(&self.name, plan.commits()).await {
-            Ok(()) => {
+        match self.log.change_group(&self.name, GroupChange::Commit(plan.commit())).await {
+            Ok(_) => {
                 self.with(|group| group.committed(plan));
                 Ok(())
             }

@@ -10,10 +10,16 @@ use super::error::ConsumerError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum GroupPhase {
+    /// It was paused, so nothing is delivered.
+    Paused,
     /// It has no members, so nothing is delivered.
     Idle,
+    /// Events are ready, and no member has asked for any as long as a lease runs.
+    Starved,
     /// It has not yet read everything that the log holds.
     CatchingUp,
+    /// It has read everything that the log holds, and parked sequences wait for somebody.
+    Parked,
     /// It has read everything that the log holds.
     Running,
     /// The log fails, and the group tries again and again.
@@ -52,7 +58,9 @@ pub struct GroupStatus {
     pub buffered: usize,
     /// How many deliveries are not settled, those of members that left among them.
     pub in_flight: usize,
-    /// Everything up to here is settled. It is durable with the commits that follow.
+    /// How many sequences are parked, those that are delivered again among them.
+    pub parked: usize,
+    /// Everything up to here is settled or parked. It is durable with the commits that follow.
     pub floor: Position,
     /// Everything up to here was read.
     pub scanned: Position,

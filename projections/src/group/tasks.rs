@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{
-    Generation, GroupError, GroupState, Position, Read, ReadError, SlotRange, Visibility,
-};
+use headwater_core::{Generation, GroupError, Read, ReadError, SlotRange, Visibility};
 use tokio::time::Instant;
 
 use super::commit::runs;
@@ -51,7 +49,7 @@ pub(super) async fn read(shared: Arc<Shared>) {
 
 async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
     let head = shared.log.head(shared.visibility).await?;
-    if head <= plan.after {
+    if head <= plan.after && !plan.again {
         let next = plan.after.next();
         tokio::select! {
             reached = shared.log.wait_for(next, shared.visibility) => reached.map(|_| ())?,
@@ -63,7 +61,7 @@ async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
         .limit(plan.limit.min(Read::LIMIT))
         .visible(shared.visibility);
     let page = shared.log.read(read).await?;
-    shared.with(|group| group.absorb(page, plan));
+    shared.with(|group| group.absorb(page, plan, Instant::now()));
     Ok(())
 }
 
@@ -153,7 +151,7 @@ async fn first_claim(shared: &Shared) -> Result<Generation, ConsumerError> {
     }
     let head = shared.log.head(Visibility::Committed).await;
     let head = head.map_err(|error| refused(error.into()))?;
-    let highest = highest(&state);
+    let highest = state.reach();
     if highest > head {
         return Err(refused(GroupError::OutsideLog {
             group: shared.name.clone(),
@@ -163,14 +161,6 @@ async fn first_claim(shared: &Shared) -> Result<Generation, ConsumerError> {
     }
     shared.with(|group| group.warm_up(&state));
     Ok(generation)
-}
-
-fn highest(state: &GroupState) -> Position {
-    let ends = state.runs().map(|(_, progress)| {
-        let last = progress.settled.last().map(|&(_, last)| last);
-        last.map_or(progress.floor, |last| last.max(progress.floor))
-    });
-    ends.max().unwrap_or_default()
 }
 
 async fn claim(shared: &Shared, plan: &HandOver) -> Result<Generation, ConsumerError> {

@@ -1,3 +1,6 @@
+mod parking;
+mod share;
+
 use std::sync::atomic::Ordering;
 
 use headwater_core::Category;
@@ -50,7 +53,7 @@ async fn a_dropped_delivery_comes_again_at_once_and_counts_its_attempts() {
     let first = member.next(1).await.unwrap().remove(0);
     let key = first.idempotency_key();
     assert_eq!(first.attempt(), 1);
-    assert_eq!(key.as_str(), format!("g/{}", first.event().id));
+    assert_eq!(key.as_str(), format!("g{}/{}", log.state().await.definition.id, first.event().id));
     drop(first);
     let second = member.next(1).await.unwrap().remove(0);
     assert_eq!((second.attempt(), second.idempotency_key()), (2, key));

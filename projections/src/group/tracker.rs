@@ -5,15 +5,22 @@
 //! - T1: `places` holds, in order, every selected event of the slot from the lowest unsettled one
 //!   to the scanned position, each open or inside a settled run; its first place is open.
 //! - T2: `keys` holds the open events of each key in order; only the first of a key is ever ready,
-//!   delayed or in flight.
-//! - T3: `ready` holds exactly the first events of keys that are neither delayed nor in flight.
+//!   delayed or in flight. Without an order every event is alone.
+//! - T3: `ready` holds exactly the first events of keys and lanes that are neither delayed nor in
+//!   flight.
 //! - T4: the floor never goes back, and no open event lies at or below it.
+//! - T5: no event of a key that a lane holds up is open: it is set aside as it is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use headwater_core::{Generation, Position, RecordedEvent, SlotProgress};
+use headwater_core::{
+    Generation, Key, Order, Parked, ParkedState, Position, RecordedEvent, Slot, SlotProgress,
+    Timestamp,
+};
 use tokio::time::Instant;
+
+use super::lanes::Lanes;
 
 /// When something ends, and the one dispatch or delay that it ends. Tokens are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,11 +41,23 @@ pub(super) enum Standing {
 }
 
 #[derive(Debug)]
-struct Open {
-    event: Arc<RecordedEvent>,
+pub(super) struct Open {
+    pub(super) event: Arc<RecordedEvent>,
     /// How often it was taken.
-    attempts: u32,
-    standing: Standing,
+    pub(super) attempts: u32,
+    pub(super) standing: Standing,
+    /// It is not delivered before.
+    pub(super) not_before: Option<Instant>,
+}
+
+impl Open {
+    pub(super) fn new(
+        event: Arc<RecordedEvent>,
+        attempts: u32,
+        not_before: Option<Instant>,
+    ) -> Self {
+        Self { event, attempts, standing: Standing::Waiting, not_before }
+    }
 }
 
 #[derive(Debug)]
@@ -53,14 +72,26 @@ enum Place {
 pub(super) enum Offered {
     /// It was settled before.
     Settled,
+    /// Its key is held up by a parked sequence, which it joined.
+    SetAside,
     /// It waits behind another event of its key.
     Behind,
     /// It can be taken.
     Ready,
 }
 
+/// What left a slot's own sequence for a parked one.
+#[derive(Debug, Default)]
+pub(super) struct SetAside {
+    /// Events that were open, with the bytes of their payloads.
+    pub(super) events: Vec<(Position, usize)>,
+    /// An event that is ready now, since the one before it was set aside alone.
+    pub(super) next: Option<Position>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
+    order: Order,
     /// What the log holds.
     committed: SlotProgress,
     /// Settled ranges that an earlier run of the group left, as far as not read again.
@@ -69,15 +100,30 @@ pub(super) struct Tracker {
     keys: HashMap<Box<str>, VecDeque<Position>>,
     ready: BTreeSet<Position>,
     in_flight: usize,
-    /// Counts acks, so that a commit knows whether others came while it was under way.
-    acks: u64,
+    lanes: Lanes,
+    /// Counts what a commit would make durable, so that it knows whether more came while it was
+    /// under way.
+    changes: u64,
+}
+
+/// Returns by which text an order keeps events one after the other.
+fn key_of(order: Order, event: &RecordedEvent) -> Option<&str> {
+    match order {
+        Order::Key => Some(event.ordering_key()),
+        Order::Global => Some(""),
+        Order::None => None,
+    }
 }
 
 impl Tracker {
     /// Begins where the log says the slot is.
-    pub(super) fn new(committed: SlotProgress) -> Self {
+    pub(super) fn new(
+        order: Order,
+        committed: SlotProgress,
+        parked: impl IntoIterator<Item = Parked>,
+    ) -> Self {
         let inherited = committed.settled.iter().copied().collect();
-        Self { committed, inherited, ..Self::default() }
+        Self { order, committed, inherited, lanes: Lanes::new(parked), ..Self::default() }
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -92,16 +138,26 @@ impl Tracker {
         &self.committed
     }
 
-    pub(super) fn set_committed(&mut self, committed: SlotProgress) {
+    /// Notes what is durable, and whether that is everything. Returns the latter.
+    pub(super) fn set_committed(&mut self, committed: SlotProgress, changes: u64) -> bool {
         self.committed = committed;
+        let all = self.changes == changes;
+        if all {
+            self.lanes.committed();
+        }
+        all
     }
 
-    pub(super) fn acks(&self) -> u64 {
-        self.acks
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Goes through the events that can be taken now, in order.
@@ -110,7 +166,11 @@ impl Tracker {
     }
 
     /// Takes in the next event that was read; positions only grow.
-    pub(super) fn offer(&mut self, event: Arc<RecordedEvent>) -> Offered {
+    pub(super) fn offer(
+        &mut self,
+        event: Arc<RecordedEvent>,
+        not_before: Option<Instant>,
+    ) -> Offered {
         let position = event.position;
         if position <= self.committed.floor {
             return Offered::Settled;
@@ -120,39 +180,74 @@ impl Tracker {
         }
         let inherited = self.inherited.front();
         if inherited.is_some_and(|&(first, _)| first <= position) {
-            // With no open event before it, the floor passes over it by itself (T1).
-            match self.places.last_entry() {
-                None => {}
-                Some(mut last) => match last.get_mut() {
-                    Place::Settled(through) => *through = position,
-                    Place::Open(_) => {
-                        self.places.insert(position, Place::Settled(position));
-                    }
-                },
-            }
+            self.pass(position);
             return Offered::Settled;
         }
-        let key = event.ordering_key();
-        let first = if let Some(queue) = self.keys.get_mut(key) {
-            queue.push_back(position);
-            false
-        } else {
-            self.keys.insert(key.into(), VecDeque::from([position]));
-            self.ready.insert(position);
-            true
+        let key = key_of(self.order, &event);
+        if let Some(first) = key.and_then(|key| self.lanes.blocking(key)) {
+            self.pass(position);
+            self.lanes.set_aside(first, position);
+            self.changes += 1;
+            return Offered::SetAside;
+        }
+        let first = match key.map(|key| (key, self.keys.get_mut(key))) {
+            Some((_, Some(queue))) => {
+                queue.push_back(position);
+                false
+            }
+            Some((key, None)) => {
+                self.keys.insert(key.into(), VecDeque::from([position]));
+                true
+            }
+            None => true,
         };
-        self.places.insert(
-            position,
-            Place::Open(Open { event, attempts: 0, standing: Standing::Waiting }),
-        );
+        if first {
+            self.ready.insert(position);
+        }
+        let attempts = self.committed.attempts(position);
+        self.places.insert(position, Place::Open(Open::new(event, attempts, not_before)));
         if first { Offered::Ready } else { Offered::Behind }
+    }
+
+    /// Notes that the event that was just read is settled.
+    fn pass(&mut self, position: Position) {
+        // With no open event before it, the floor passes over it by itself (T1).
+        let Some(mut last) = self.places.last_entry() else { return };
+        match last.get_mut() {
+            Place::Settled(through) => *through = position,
+            Place::Open(_) => {
+                self.places.insert(position, Place::Settled(position));
+            }
+        }
+    }
+
+    fn open(&self, position: Position) -> Option<&Open> {
+        match self.places.get(&position) {
+            Some(Place::Open(open)) => Some(open),
+            _ => self.lanes.head(position),
+        }
     }
 
     fn open_mut(&mut self, position: Position) -> Option<&mut Open> {
         match self.places.get_mut(&position) {
             Some(Place::Open(open)) => Some(open),
-            _ => None,
+            _ => self.lanes.head_mut(position),
         }
+    }
+
+    /// Returns an event that is open, and how often it was taken.
+    pub(super) fn look(&self, position: Position) -> Option<(&Arc<RecordedEvent>, u32)> {
+        self.open(position).map(|open| (&open.event, open.attempts))
+    }
+
+    /// Returns before when a waiting event is not delivered.
+    pub(super) fn not_before(&self, position: Position) -> Option<Instant> {
+        self.open(position).and_then(|open| open.not_before)
+    }
+
+    /// Returns whether an event is one of a lane, and not of the slot's own sequence.
+    pub(super) fn is_redriven(&self, position: Position) -> bool {
+        self.lanes.head(position).is_some()
     }
 
     /// Hands out an event that is ready, with the number of this attempt, from 1.
@@ -169,11 +264,8 @@ impl Tracker {
 
     /// Returns the lease of a delivery, if that delivery still has the event.
     pub(super) fn lease(&self, position: Position, token: u64) -> Option<Timer> {
-        match self.places.get(&position) {
-            Some(Place::Open(open)) => match open.standing {
-                Standing::InFlight(timer) if timer.token == token => Some(timer),
-                _ => None,
-            },
+        match self.open(position)?.standing {
+            Standing::InFlight(timer) if timer.token == token => Some(timer),
             _ => None,
         }
     }
@@ -185,30 +277,57 @@ impl Tracker {
         }
     }
 
-    /// Takes an event back that is in flight or delayed. It is ready at once, or `until` then.
-    pub(super) fn put_back(&mut self, position: Position, until: Option<Timer>) {
-        let Some(open) = self.open_mut(position) else {
-            return;
-        };
-        let was = open.standing;
-        open.standing = until.map_or(Standing::Waiting, Standing::Delayed);
-        if matches!(was, Standing::InFlight(_)) {
-            self.in_flight -= 1;
-        }
-        if until.is_none() {
-            self.ready.insert(position);
+    /// Takes back that the last delivery of an event was an attempt.
+    pub(super) fn untried(&mut self, position: Position) {
+        if let Some(open) = self.open_mut(position) {
+            open.attempts = open.attempts.saturating_sub(1);
         }
     }
 
-    /// Settles an event that is in flight. Returns the next event of its key, which is ready now.
+    /// Takes an event back that waits, is in flight or delayed. It is ready at once, or `until`
+    /// then. Returns whether it was in flight: that attempt counts.
+    pub(super) fn put_back(&mut self, position: Position, until: Option<Timer>) -> bool {
+        let Some(open) = self.open_mut(position) else {
+            return false;
+        };
+        let flew = matches!(open.standing, Standing::InFlight(_));
+        open.standing = until.map_or(Standing::Waiting, Standing::Delayed);
+        let attempts = open.attempts;
+        if flew {
+            self.in_flight -= 1;
+            self.changes += 1;
+            self.lanes.tried(position, attempts);
+        }
+        if until.is_none() {
+            self.ready.insert(position);
+        } else {
+            self.ready.remove(&position);
+        }
+        flew
+    }
+
+    /// Ends the wait or the flight of an event that is about to be settled or parked.
+    fn land(&mut self, position: Position) {
+        self.ready.remove(&position);
+        let flying =
+            self.open(position).is_some_and(|o| matches!(o.standing, Standing::InFlight(_)));
+        self.in_flight -= usize::from(flying);
+        self.changes += 1;
+    }
+
+    /// Settles an event. Returns the next event of its key, which is ready now.
     pub(super) fn settle(&mut self, position: Position) -> Option<Position> {
+        self.land(position);
+        if self.is_redriven(position) {
+            let next = self.lanes.settle(position)?;
+            self.ready.insert(next);
+            return Some(next);
+        }
         let Some(Place::Open(open)) = self.places.remove(&position) else {
             return None;
         };
-        self.in_flight -= 1;
-        self.acks += 1;
         self.join_settled(position);
-        let key = open.event.ordering_key();
+        let key = key_of(self.order, &open.event)?;
         let queue = self.keys.get_mut(key).expect("T2: open events have a queue");
         debug_assert_eq!(queue.front(), Some(&position), "T2: keys go in order");
         queue.pop_front();
@@ -222,6 +341,92 @@ impl Tracker {
             }
         }
         next
+    }
+
+    /// Sets an event aside that failed for good, and with it the later events of its key.
+    pub(super) fn park(
+        &mut self,
+        position: Position,
+        slot: Slot,
+        (cause, since): (String, Timestamp),
+    ) -> SetAside {
+        let cause = Parked::cut_cause(cause);
+        self.land(position);
+        let mut out = SetAside::default();
+        if self.is_redriven(position) {
+            self.lanes.park_again(position, cause, since);
+            return out;
+        }
+        let Some(Place::Open(open)) = self.places.remove(&position) else {
+            return out;
+        };
+        self.join_settled(position);
+        // Where one key is all there is, only the event itself is set aside: nothing would be left.
+        let key = match self.order {
+            Order::Key => Key::new(open.event.ordering_key()).ok(),
+            Order::Global | Order::None => None,
+        };
+        out.events.push((position, open.event.payload.len()));
+        let mut through = position;
+        if let Some(text) = key_of(self.order, &open.event)
+            && let Some(mut queue) = self.keys.remove(text)
+        {
+            queue.pop_front();
+            if key.is_some() {
+                for behind in queue {
+                    let place = self.places.remove(&behind);
+                    self.join_settled(behind);
+                    if let Some(Place::Open(open)) = place {
+                        out.events.push((behind, open.event.payload.len()));
+                    }
+                    through = behind;
+                }
+            } else if let Some(&next) = queue.front() {
+                self.ready.insert(next);
+                self.keys.insert(text.into(), queue);
+                out.next = Some(next);
+            }
+        }
+        let (attempts, state) = (open.attempts, ParkedState::Waiting);
+        let (first, next) = (position, position);
+        self.lanes.park(Parked { first, slot, key, next, through, attempts, since, cause, state });
+        out
+    }
+
+    /// Lets a parked sequence be delivered again. Returns after which position its events have to
+    /// be read.
+    pub(super) fn redrive(&mut self, first: Position) -> Option<Position> {
+        let after = self.lanes.redrive(first);
+        self.changes += u64::from(after.is_some());
+        after
+    }
+
+    /// Gives a parked sequence up.
+    pub(super) fn discard(&mut self, first: Position) {
+        if let Some(head) = self.lanes.front(first) {
+            let position = head.event.position;
+            self.land(position);
+        }
+        self.changes += 1;
+        self.lanes.end(first);
+    }
+
+    /// Takes an event that was read again for a lane. Returns whether it can be taken now.
+    pub(super) fn feed(&mut self, event: &Arc<RecordedEvent>) -> bool {
+        let ready = self.lanes.feed(event, key_of(self.order, event));
+        if ready {
+            self.ready.insert(event.position);
+        }
+        ready
+    }
+
+    /// Notes that everything up to there was read again. Returns whether that ended a sequence.
+    pub(super) fn passed(&mut self, scanned: Position) -> bool {
+        let before = self.lanes.iter().count();
+        self.lanes.passed(scanned);
+        let ended = self.lanes.iter().count() < before;
+        self.changes += u64::from(ended);
+        ended
     }
 
     /// Notes that `position`, whose place is empty now, is settled, and joins it with settled
@@ -253,11 +458,14 @@ impl Tracker {
     /// Returns what a commit should make durable.
     pub(super) fn progress(&self, scanned: Position) -> SlotProgress {
         let floor = self.floor(scanned);
-        let own = self.places.iter().filter_map(|(&first, place)| match place {
-            Place::Settled(last) => Some((first, *last)),
-            Place::Open(_) => None,
-        });
-        let mut settled: Vec<(Position, Position)> = own.collect();
+        let (mut settled, mut attempts) = (Vec::<(Position, Position)>::new(), Vec::new());
+        for (&first, place) in &self.places {
+            match place {
+                Place::Settled(last) => settled.push((first, *last)),
+                Place::Open(open) if open.attempts > 0 => attempts.push((first, open.attempts)),
+                Place::Open(_) => {}
+            }
+        }
         // What was not read again yet still counts.
         let unread = floor.max(scanned);
         for &(first, last) in self.inherited.iter().filter(|&&(_, last)| last > unread) {
@@ -266,7 +474,8 @@ impl Tracker {
                 _ => settled.push((first.max(unread.next()), last)),
             }
         }
-        SlotProgress { floor, settled, generation: self.generation(), ..SlotProgress::default() }
+        attempts.extend(self.committed.attempts.iter().filter(|&&(at, _)| at > unread));
+        SlotProgress { floor, settled, attempts, generation: self.generation() }
     }
 }
 
@@ -287,9 +496,9 @@ mod tests {
     }
 
     fn filled(positions: &[u64]) -> Tracker {
-        let mut tracker = Tracker::new(SlotProgress::default());
+        let mut tracker = Tracker::new(Order::Key, SlotProgress::default(), []);
         for event in slot_events(positions) {
-            tracker.offer(event);
+            tracker.offer(event, None);
         }
         tracker
     }
@@ -333,15 +542,15 @@ mod tests {
             generation: Generation::NONE,
             ..SlotProgress::default()
         };
-        let mut tracker = Tracker::new(inherited.clone());
+        let mut tracker = Tracker::new(Order::Key, inherited.clone(), []);
         assert_eq!(tracker.progress(P(10)), inherited);
         assert_eq!(tracker.progress(P(2)), inherited);
         for position in [9, 11, 12, 15] {
-            tracker.offer(event_at(position, &position.to_string()));
+            tracker.offer(event_at(position, &position.to_string()), None);
         }
         assert_eq!(settled(&tracker, 15), (10, vec![(12, 20)]));
         for position in [17, 21] {
-            tracker.offer(event_at(position, &position.to_string()));
+            tracker.offer(event_at(position, &position.to_string()), None);
         }
         assert_eq!(settled(&tracker, 21), (10, vec![(12, 17)]));
         ack(&mut tracker, 11);
@@ -356,17 +565,17 @@ mod tests {
             generation: Generation::NONE,
             ..SlotProgress::default()
         };
-        let mut tracker = Tracker::new(inherited);
-        tracker.offer(event_at(16, "a"));
+        let mut tracker = Tracker::new(Order::Key, inherited, []);
+        tracker.offer(event_at(16, "a"), None);
         assert_eq!(settled(&tracker, 17), (17, vec![(18, 20)]));
     }
 
     #[test]
     fn a_key_has_one_event_out_and_the_next_follows_its_ack() {
-        let mut tracker = Tracker::new(SlotProgress::default());
-        assert_eq!(tracker.offer(event_at(1, "a")), Offered::Ready);
-        assert_eq!(tracker.offer(event_at(2, "a")), Offered::Behind);
-        assert_eq!(tracker.offer(event_at(3, "b")), Offered::Ready);
+        let mut tracker = Tracker::new(Order::Key, SlotProgress::default(), []);
+        assert_eq!(tracker.offer(event_at(1, "a"), None), Offered::Ready);
+        assert_eq!(tracker.offer(event_at(2, "a"), None), Offered::Behind);
+        assert_eq!(tracker.offer(event_at(3, "b"), None), Offered::Ready);
         assert!(tracker.take(P(2), lease(0)).is_none());
         assert!(tracker.take(P(1), lease(1)).is_some());
         tracker.put_back(P(1), None);

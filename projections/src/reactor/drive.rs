@@ -70,7 +70,9 @@ impl<R: Reactor> Drive<R> {
             while let Some(delivery) = batch.pop_front() {
                 self.handle(delivery, &batch).await?;
                 if *self.stopping.borrow() {
-                    // The rest goes back.
+                    for untouched in batch {
+                        untouched.release();
+                    }
                     return Ok(());
                 }
             }
@@ -115,20 +117,16 @@ impl<R: Reactor> Drive<R> {
         };
         let attempt = delivery.attempt();
         tracing::warn!(%position, attempt, %error, "a reaction failed");
-        let delay = error.retry_after;
-        let delay = delay.unwrap_or_else(|| self.options.backoff.jittered(attempt));
-        delivery.retry_after(delay);
+        match error.retry_after {
+            Some(delay) => delivery.fail_after(&error, delay),
+            None => delivery.fail(&error),
+        };
         self.status.send_modify(|status| {
             status.failed += 1;
             status.last_failure =
                 Some(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
         });
-        match self.options.attempts_max {
-            Some(max) if attempt >= max => {
-                Err(ReactorStop::Failed { position, attempts: attempt, source: error.source })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Reacts to one event, and meanwhile keeps the leases of everything in hand. A panic comes

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use self::drive::Drive;
 pub use self::status::{ReactorFailure, ReactorPhase, ReactorStatus, ReactorStop};
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
-use crate::retry::Backoff;
 use crate::wait::WaitError;
 
 /// Leases are not renewed more often than this, which is as fine as tokio's timers are.
@@ -38,7 +37,7 @@ pub trait Reactor: Send + 'static {
     /// # Errors
     ///
     /// Whatever went wrong: the event comes again after a while, and the later events of its key
-    /// wait.
+    /// wait, until the group's [`FailurePolicy`](crate::FailurePolicy) says that it is hopeless.
     ///
     /// # Cancel safety
     ///
@@ -66,7 +65,7 @@ impl ReactError {
         }
     }
 
-    /// Asks for the next attempt after this time, instead of what the options say.
+    /// Asks for the next attempt after this time, instead of what the group's policy says.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -101,17 +100,12 @@ pub struct ReactorOptions {
     /// At most one event of each key is out at a time, so no batch holds two of them: of a key
     /// with many events, each takes a batch, and so a commit, of its own.
     pub batch_events: usize,
-    /// How long an event waits that was reacted to in vain, half of it by chance.
-    pub backoff: Backoff,
-    /// After how many attempts the reactor stops; never where this is `None`. No event is ever
-    /// skipped.
-    pub attempts_max: Option<u32>,
 }
 
 impl Default for ReactorOptions {
-    /// Takes 32 events at a time and tries for ever, from 100 ms up to 30 s.
+    /// Takes 32 events at a time.
     fn default() -> Self {
-        Self { batch_events: 32, backoff: Backoff::default(), attempts_max: None }
+        Self { batch_events: 32 }
     }
 }
 

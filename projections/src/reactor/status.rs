@@ -15,16 +15,6 @@ pub enum ReactorStop {
     /// It was shut down.
     #[error("the reactor was shut down")]
     Shutdown,
-    /// It failed as often as it may for one event. Fix the reactor.
-    #[error("the reactor failed {attempts} times at position {position}")]
-    Failed {
-        /// Where the event stands.
-        position: Position,
-        /// How often it was tried.
-        attempts: u32,
-        /// What the reactor said last.
-        source: Arc<dyn Error + Send + Sync>,
-    },
     /// It panicked. Fix the reactor.
     #[error("the reactor panicked at position {position}: {message}")]
     Panicked {

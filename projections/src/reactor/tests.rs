@@ -6,7 +6,10 @@ use std::task::{Context, Waker};
 use headwater_core::{EventLog, GroupError, Query, Read};
 
 use super::*;
-use crate::group::testing::{WatchedLog, append, deliveries, io_error, open, renewals};
+use crate::group::testing::{
+    WatchedLog, append, deliveries, io_error, open, open_with, options, renewals,
+};
+use crate::group::{FailurePolicy, GroupOptions, Hopeless};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -101,7 +104,7 @@ async fn a_failed_reaction_comes_again_before_the_later_events_of_its_key() {
     let first = Read::forward(Query::all(), Position::START).limit(1);
     let event = log.read(first).await.unwrap().events.remove(0);
     let key = recorder.seen.lock().unwrap()[1].1.clone();
-    assert_eq!(key, IdempotencyKey::new(group.name(), event.id));
+    assert_eq!(key, IdempotencyKey::new(log.state().await.definition.id, event.id));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,13 +187,18 @@ async fn a_reactor_stops_after_its_last_attempt_and_skips_nothing() {
         failures: Arc::new(AtomicU32::new(u32::MAX)),
         ..Recorder::default()
     };
-    let options = ReactorOptions { attempts_max: Some(4), ..ReactorOptions::default() };
-    let group = open(&log).await;
-    let reactor = start_with(&group, &recorder, 2, options).await;
+    let failure =
+        FailurePolicy { attempts_max: Some(4), then: Hopeless::Stop, ..FailurePolicy::default() };
+    let group = open_with(&log, GroupOptions { failure, ..options() }).await;
+    let reactor = start(&group, &recorder, 2).await;
     let error = reactor.wait_for(last, 60 * SECOND).await.unwrap_err();
     assert!(matches!(error, WaitError::Stopped { .. }), "{error}");
     let error = reactor.shutdown().await.unwrap_err();
-    assert!(matches!(*error, ReactorStop::Failed { attempts: 4, .. }), "{error}");
+    let hopeless = matches!(
+        &*error,
+        ReactorStop::Group(ConsumerError::Hopeless { attempts: 4, position: Position::FIRST, .. })
+    );
+    assert!(hopeless, "{error}");
     assert_eq!(positions(&recorder.seen), [0_u64; 0]);
     assert_eq!(log.state().await.floor(), Position::START);
 }

@@ -7,7 +7,7 @@ use std::fs;
 
 use headwater_core::{
     Append, CodecId, EventLog, EventType, GroupLog, NewEvent, NewGroup, Query, Read, Revision,
-    SlotCommit, SlotProgress, SlotRange, Start, StreamId,
+    SlotCommit, SlotProgress, SlotRange, StreamId,
 };
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use headwater_core::{
     AppendError, Durability, Effect, EventLog, ExpectedRevision, GroupError, GroupLog, GroupName,
-    NewGroup, Slot, SlotCommit, SlotProgress, SlotRange, Start, Visibility,
+    NewGroup, Slot, SlotCommit, SlotProgress, SlotRange, Visibility,
 };
 use pollster::block_on;
 

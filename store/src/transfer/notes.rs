@@ -90,10 +90,10 @@ impl GroupNote {
                 return Err("a run has a generation that the group has not given yet");
             }
             if progress.disorder().is_some() {
-                return Err("what a run has settled or tried is not in order");
+                return Err("what a run has settled is not in order");
             }
             if progress.reach() > log.head {
-                return Err("a run has settled or tried what lies beyond the head");
+                return Err("a run has settled what lies beyond the head");
             }
         }
         if usize::from(due) != Slot::all().len() {

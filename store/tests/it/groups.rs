@@ -2,7 +2,7 @@
 
 use headwater_core::{
     Durability, Effect, Generation, GroupError, GroupLog, GroupName, NewGroup, Position, Query,
-    Slot, SlotCommit, SlotProgress, SlotRange, Start,
+    Read, Slot, SlotCommit, SlotProgress, SlotRange, Start, Timestamp,
 };
 use headwater_store::{Options, ReadOnlyStore, Store, VerifyOptions, verify};
 use pollster::block_on;
@@ -272,4 +272,39 @@ fn a_group_that_is_created_anew_owes_nothing_to_the_owners_of_the_old_one() {
     }
     assert!(new > older);
     assert_eq!(block_on(store.group(&name)).unwrap().floor(), Position::START);
+}
+
+#[test]
+fn a_renamed_group_is_the_same_group() {
+    let (dir, store) = store_with_events(3);
+    let (old, new) = (group("old"), group("new"));
+    let opened = block_on(store.open_group(NewGroup::consumer(old.clone()))).unwrap();
+    block_on(store.open_group(NewGroup::consumer(group("other")))).unwrap();
+    let generation = block_on(store.claim_slots(&old, vec![SlotRange::all()])).unwrap();
+    let error = block_on(store.rename_group(&old, group("other"))).unwrap_err();
+    assert!(matches!(error, GroupError::NameTaken(_)), "{error}");
+    block_on(store.rename_group(&old, new.clone())).unwrap();
+    block_on(store.commit_slots(&new, vec![commit(SlotRange::all(), 2, generation)])).unwrap();
+    let error = block_on(store.group(&old)).unwrap_err();
+    assert!(matches!(error, GroupError::Unknown(_)), "{error}");
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    let store = Store::open(&copy, small()).unwrap();
+    let state = block_on(store.group(&new)).unwrap();
+    assert_eq!((state.definition.id, state.floor()), (opened.definition.id, Position::new(2)));
+}
+
+#[test]
+fn a_group_begins_at_a_time() {
+    let (_dir, store) = store_with_events(3);
+    let time = store.read_blocking(&Read::forward(Query::all(), Position::new(1))).unwrap();
+    let time = time.events[0].commit_time;
+    let begun = |name, start| {
+        let new = NewGroup::consumer(group(name)).start(start);
+        block_on(store.open_group(new)).unwrap().definition.start.get()
+    };
+    // Appends may share a moment.
+    assert!(begun("then", Start::Time(time)) <= 1);
+    assert_eq!(begun("before", Start::Time(Timestamp::EPOCH)), 0);
+    assert_eq!(begun("never", Start::Time(Timestamp::from_nanos(i64::MAX))), 3);
 }

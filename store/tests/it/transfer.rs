@@ -548,7 +548,7 @@ fn a_line_that_no_export_writes_is_refused_with_its_number_and_the_remedy() {
         (8, "\"last\"", "\"inner\"", "line 10: an append lacks its"),
         (10, "\"revision\":\"4\"", "\"revision\":\"1\"", "line 11: revision 1 of stream a-1"),
         (11, "\"generation\":1", "\"generation\":2", "line 12: its generation lies beyond"),
-        (11, "[0,1023],\"generation\":1", "[0,1023],\"generation\":2", "line 12: a run has a gen"),
+        (11, "\"generation\":1}]", "\"generation\":2}]", "line 12: a run has a gen"),
         (11, "\"floor\":4", "\"floor\":13", "line 12: a run has settled what lies beyond"),
         (11, "\"settled\":[]", "\"settled\":[[13,13]]", "line 12: a run has settled what lies be"),
         (11, "\"settled\":[]", "\"settled\":[[4,5]]", "line 12: what a run has settled is not"),

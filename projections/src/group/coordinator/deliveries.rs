@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Page, Position, Slot};
+use headwater_core::{Page, Position, RecordedEvent, Slot};
 use tokio::time::Instant;
 
 use super::{Coordinator, Dispatch, MemberId, Phase, ReadPlan};
 use crate::clock::later;
 use crate::group::tracker::{Offered, Timer};
+
+/// Why an event that nobody delivered is given up.
+const TOO_OLD: &str = "it is older than the group allows";
+/// Why a delivery failed that nobody settled.
+const LEASE_ENDED: &str = "its lease ended before it was settled";
 
 impl Coordinator {
     /// Hands up to `max` events to a member, the oldest first.
@@ -19,7 +24,8 @@ impl Coordinator {
         now: Instant,
     ) -> Vec<Dispatch> {
         self.expire(now);
-        if !matches!(self.phase, Phase::Live) {
+        self.asked = Some(now);
+        if self.paused || !matches!(self.phase, Phase::Live) {
             return Vec::new();
         }
         let mut dispatched = Vec::new();
@@ -27,10 +33,16 @@ impl Coordinator {
             let Some(member) = self.members.get_mut(&id) else {
                 break;
             };
-            let Some((position, slot)) = member.ready.pop_first() else {
+            let Some((_, position, slot)) = member.ready.pop_first() else {
                 break;
             };
-            member.in_flight += 1;
+            if self.is_too_old(slot, position) {
+                self.turns.forget(position);
+                self.give_up(slot, position, TOO_OLD.to_owned(), now);
+                continue;
+            }
+            self.turns.served(position);
+            self.members.get_mut(&id).expect("it was there").in_flight += 1;
             dispatched.push(self.dispatch(slot, position, now));
         }
         if let Some(member) = self.members.get_mut(&id) {
@@ -40,16 +52,22 @@ impl Coordinator {
         dispatched
     }
 
+    /// Returns whether a member could take more at once.
+    pub(in crate::group) fn has_ready(&self, id: MemberId) -> bool {
+        let ready = self.members.get(&id).is_some_and(|member| !member.ready.is_empty());
+        ready && !self.paused
+    }
+
     fn dispatch(&mut self, slot: Slot, position: Position, now: Instant) -> Dispatch {
-        let lease = self.timer(later(now, self.lease), slot, position);
+        let lease = self.timer(later(now, self.rules.lease), slot, position);
         let tracker = &mut self.slot_mut(slot).tracker;
         let generation = tracker.generation();
         let taken = tracker.take(position, lease);
         let (event, attempt) = taken.expect("C2: a member's ready events are ready in their slot");
-        Dispatch { event, generation, attempt, token: lease.token }
+        Dispatch { event, slot, generation, attempt, token: lease.token }
     }
 
-    fn timer(&mut self, at: Instant, slot: Slot, position: Position) -> Timer {
+    pub(super) fn timer(&mut self, at: Instant, slot: Slot, position: Position) -> Timer {
         self.tokens += 1;
         let timer = Timer { at, token: self.tokens };
         self.timers.insert(timer, (slot, position));
@@ -66,7 +84,7 @@ impl Coordinator {
     }
 
     /// Ends a delivery's lease, if it still runs.
-    fn end_lease(&mut self, slot: Slot, at: Position, token: u64, now: Instant) -> bool {
+    pub(super) fn end_lease(&mut self, slot: Slot, at: Position, token: u64, now: Instant) -> bool {
         let Some(lease) = self.running(slot, at, token, now) else {
             return false;
         };
@@ -76,7 +94,7 @@ impl Coordinator {
     }
 
     /// Counts a delivery that is about to end.
-    fn landed(&mut self, slot: Slot) {
+    pub(super) fn landed(&mut self, slot: Slot) {
         let state = &self.slots[usize::from(slot.get())];
         if let Some(member) = state.owner.and_then(|owner| self.members.get_mut(&owner)) {
             member.in_flight -= 1;
@@ -95,52 +113,46 @@ impl Coordinator {
         if !self.end_lease(slot, at, token, now) {
             return false;
         }
-        self.open.remove(&at);
+        self.settle(slot, at, now);
+        true
+    }
+
+    /// Settles an event whose delivery, if there was one, has landed.
+    pub(super) fn settle(&mut self, slot: Slot, at: Position, now: Instant) {
+        self.count_out(slot, at);
         self.dirty.insert(slot);
         if let Some(next) = self.slot_mut(slot).tracker.settle(at) {
-            self.announce(slot, next);
+            self.announce(slot, next, now);
         }
         self.wake.reader |= self.read_plan().is_some();
-        true
     }
 
-    /// Takes a delivery back, to be handed out again at once or after `delay`. Returns false, and
-    /// does nothing, if it lost its event.
-    pub(in crate::group) fn put_back(
-        &mut self,
-        slot: Slot,
-        at: Position,
-        token: u64,
-        delay: Duration,
-        now: Instant,
-    ) -> bool {
-        if !self.end_lease(slot, at, token, now) {
-            return false;
+    /// Counts an event out that is about to be settled or set aside.
+    pub(super) fn count_out(&mut self, slot: Slot, at: Position) {
+        let tracker = &self.slots[usize::from(slot.get())].tracker;
+        if !tracker.is_redriven(at)
+            && self.open.remove(&at)
+            && let Some((event, _)) = tracker.look(at)
+        {
+            self.open_bytes -= event.payload.len();
         }
-        if delay.is_zero() {
-            self.slot_mut(slot).tracker.put_back(at, None);
-            self.announce(slot, at);
-        } else {
-            let until = self.timer(later(now, delay), slot, at);
-            self.slot_mut(slot).tracker.put_back(at, Some(until));
-        }
-        true
     }
 
-    /// Starts a delivery's lease anew. Returns false, and does nothing, if it lost its event.
-    pub(in crate::group) fn renew(
+    /// Lets a delivery's lease end this long from now. Returns false, and does nothing, if it lost
+    /// its event.
+    pub(in crate::group) fn extend(
         &mut self,
-        slot: Slot,
-        at: Position,
-        token: u64,
+        (slot, at, token): (Slot, Position, u64),
+        by: Duration,
         now: Instant,
     ) -> bool {
         let Some(old) = self.running(slot, at, token, now) else {
             return false;
         };
-        let lease = Timer { at: later(now, self.lease), token };
+        let lease = Timer { at: later(now, by), token };
         self.timers.remove(&old);
         self.timers.insert(lease, (slot, at));
+        self.wake.steward |= self.armed.is_none_or(|armed| lease.at < armed);
         self.slot_mut(slot).tracker.renew(at, lease);
         #[cfg(test)]
         {
@@ -155,12 +167,13 @@ impl Coordinator {
             && entry.key().at <= now
         {
             let (timer, (slot, position)) = entry.remove_entry();
-            let leased = self.slot(slot).tracker.lease(position, timer.token).is_some();
-            if leased {
+            if self.slot(slot).tracker.lease(position, timer.token).is_some() {
                 self.landed(slot);
+                self.failed(slot, position, LEASE_ENDED.to_owned(), Duration::ZERO, now);
+            } else {
+                self.slot_mut(slot).tracker.put_back(position, None);
+                self.announce(slot, position, now);
             }
-            self.slot_mut(slot).tracker.put_back(position, None);
-            self.announce(slot, position);
         }
     }
 
@@ -171,35 +184,74 @@ impl Coordinator {
         self.armed
     }
 
-    /// Returns what to read next, if there is room.
+    /// Returns what to read next, if there is room: what parked sequences need first.
     pub(in crate::group) fn read_plan(&self) -> Option<ReadPlan> {
-        let room = self.in_flight_max.saturating_sub(self.open.len());
-        // A page should be worth its call, unless somebody has nothing to do.
-        let worth =
-            room >= self.in_flight_max.div_ceil(8) || self.members.values().any(|m| m.starved);
-        let live = matches!(self.phase, Phase::Live);
-        (live && room > 0 && worth).then_some(ReadPlan {
-            after: self.scanned,
-            limit: room,
-            epoch: self.epoch,
+        if !matches!(self.phase, Phase::Live) {
+            return None;
+        }
+        self.redrive_plan().or_else(|| {
+            let rules = &self.rules;
+            let room = rules.in_flight_max.saturating_sub(self.open.len());
+            // A page should be worth its call, unless somebody has nothing to do.
+            let worth = room >= rules.in_flight_max.div_ceil(8)
+                || self.members.values().any(|member| member.starved);
+            let limit = room.min(self.room_by_bytes());
+            (limit > 0 && worth).then_some(ReadPlan {
+                again: false,
+                after: self.scanned,
+                limit,
+                epoch: self.epoch,
+            })
         })
     }
 
+    /// Returns for how many events there is room in bytes, if they are as large as those of the
+    /// last page.
+    fn room_by_bytes(&self) -> usize {
+        let room = self.rules.in_flight_bytes_max.saturating_sub(self.open_bytes);
+        // One at least, as long as there is any room: the size of the next is not known.
+        room.div_ceil(self.event_bytes.max(1))
+    }
+
     /// Takes in a page that was read by a plan, unless the plan has lost its meaning.
-    pub(in crate::group) fn absorb(&mut self, page: Page, plan: ReadPlan) {
+    pub(in crate::group) fn absorb(&mut self, page: Page, plan: ReadPlan, now: Instant) {
         if plan.epoch != self.epoch || !matches!(self.phase, Phase::Live) {
             return;
         }
+        if plan.again {
+            return self.absorb_again(page, now);
+        }
+        if !page.events.is_empty() {
+            let bytes: usize = page.events.iter().map(|event| event.payload.len()).sum();
+            self.event_bytes = bytes.div_ceil(page.events.len());
+        }
         for event in page.events {
-            let (position, slot) = (event.position, event.slot);
-            let offered = self.slot_mut(slot).tracker.offer(Arc::new(event));
-            if offered != Offered::Settled {
-                self.open.insert(position);
+            let (position, slot, bytes) = (event.position, self.place(&event), event.payload.len());
+            let not_before = self.not_before(&event, now);
+            let offered = self.slot_mut(slot).tracker.offer(Arc::new(event), not_before);
+            match offered {
+                Offered::Settled => {}
+                Offered::SetAside => {
+                    self.dirty.insert(slot);
+                    self.note_unread(slot);
+                }
+                Offered::Behind | Offered::Ready => {
+                    self.open.insert(position);
+                    self.open_bytes += bytes;
+                }
             }
             if offered == Offered::Ready {
-                self.announce(slot, position);
+                self.announce(slot, position, now);
             }
         }
         self.scanned = self.scanned.max(page.scanned);
+    }
+
+    /// Returns before when an event must not be delivered.
+    fn not_before(&self, event: &RecordedEvent, now: Instant) -> Option<Instant> {
+        let due = event.deliver_after().unwrap_or(event.commit_time);
+        let due = due.max(event.commit_time.saturating_add(self.rules.delay));
+        let wait = due.saturating_since((self.rules.wall)());
+        (!wait.is_zero()).then(|| later(now, wait))
     }
 }

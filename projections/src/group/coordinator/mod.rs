@@ -8,23 +8,44 @@
 //! - C1: a member gets events of a slot only while it is both owner and target of it, and no
 //!   claim of it is under way. A slot changes its owner only with nothing in flight.
 //! - C2: `ready` of a member holds exactly the ready events of the slots it gets events of.
-//! - C3: `open` holds the events that were read and are not settled: never more than
-//!   `in_flight_max`.
+//! - C3: `open` holds the events that were read and are not settled or set aside: never more than
+//!   `in_flight_max`. Events of parked sequences that are delivered again count apart.
 //! - C4: `timers` holds the timer of each delivery in flight and each delay, and no other.
 
 mod deliveries;
+mod failing;
 mod progress;
+mod redrive;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Generation, Position, RecordedEvent, Slot};
+use headwater_core::{Generation, GroupName, Order, Position, RecordedEvent, Slot, Timestamp};
 use tokio::time::Instant;
 
 use super::assignment::{MemberId, rebalance};
 use super::error::ConsumerError;
+use super::fair::Turns;
+use super::policy::FailurePolicy;
 use super::tracker::{Timer, Tracker};
+
+/// What a coordinator goes by.
+#[derive(Clone, Debug)]
+pub(in crate::group) struct Rules {
+    pub(in crate::group) group: GroupName,
+    pub(in crate::group) order: Order,
+    pub(in crate::group) lease: Duration,
+    pub(in crate::group) in_flight_max: usize,
+    pub(in crate::group) in_flight_bytes_max: usize,
+    pub(in crate::group) failure: FailurePolicy,
+    /// How long after its commit an event is delivered.
+    pub(in crate::group) delay: Duration,
+    /// Whether keys take turns.
+    pub(in crate::group) fair: bool,
+    /// The wall clock.
+    pub(in crate::group) wall: fn() -> Timestamp,
+}
 
 /// How far the group has come with its own life.
 #[derive(Clone, Debug)]
@@ -55,6 +76,8 @@ pub(in crate::group) struct Wake {
 /// The next page to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::group) struct ReadPlan {
+    /// Whether it is read again, for parked sequences.
+    pub(in crate::group) again: bool,
     pub(in crate::group) after: Position,
     pub(in crate::group) limit: usize,
     /// Which life of the reader asked: a page of an earlier one is dropped.
@@ -73,6 +96,8 @@ pub(in crate::group) struct HandOver {
 #[derive(Debug)]
 pub(in crate::group) struct Dispatch {
     pub(in crate::group) event: Arc<RecordedEvent>,
+    /// Where it is kept here, which in global order is not the event's own slot.
+    pub(in crate::group) slot: Slot,
     pub(in crate::group) generation: Generation,
     pub(in crate::group) attempt: u32,
     pub(in crate::group) token: u64,
@@ -93,16 +118,16 @@ impl SlotState {
         self.owner.filter(|_| settled)
     }
 
-    fn movable(&self) -> Option<MemberId> {
-        let free = !self.claiming && self.owner != self.target && self.tracker.in_flight() == 0;
-        self.target.filter(|_| free)
+    fn is_free(&self) -> bool {
+        !self.claiming && self.owner != self.target && self.tracker.in_flight() == 0
     }
 }
 
 #[derive(Debug)]
 struct MemberState {
     name: Arc<str>,
-    ready: BTreeSet<(Position, Slot)>,
+    /// With their turns.
+    ready: BTreeSet<(u64, Position, Slot)>,
     in_flight: usize,
     /// It asked and got nothing.
     starved: bool,
@@ -119,17 +144,28 @@ pub(in crate::group) struct MemberView {
 #[derive(Debug)]
 pub(in crate::group) struct Coordinator {
     phase: Phase,
-    lease: Duration,
-    in_flight_max: usize,
+    paused: bool,
+    rules: Rules,
+    turns: Turns,
     slots: Vec<SlotState>,
     members: BTreeMap<MemberId, MemberState>,
     members_joined: u64,
     tokens: u64,
     timers: BTreeMap<Timer, (Slot, Position)>,
+    /// When a member has asked for events last, or joined.
+    asked: Option<Instant>,
     /// When the steward looks at the timers next.
     armed: Option<Instant>,
     open: BTreeSet<Position>,
-    /// Slots with acks that are not durable yet.
+    /// How many bytes of payload they have.
+    open_bytes: usize,
+    /// How many an event had on the average of the last page.
+    event_bytes: usize,
+    /// Slots with parked sequences that are delivered again.
+    redriving: BTreeSet<Slot>,
+    /// Events after this are read again for them.
+    redrive_after: Option<Position>,
+    /// Slots with something that is not durable yet.
     dirty: BTreeSet<Slot>,
     /// Where the group is: durable before the first claim, read since.
     scanned: Position,
@@ -143,18 +179,24 @@ pub(in crate::group) struct Coordinator {
 
 impl Coordinator {
     /// Makes the coordinator of a group without members, whose progress stands at `floor`.
-    pub(in crate::group) fn new(lease: Duration, in_flight_max: usize, floor: Position) -> Self {
+    pub(in crate::group) fn new(rules: Rules, floor: Position) -> Self {
         Self {
             phase: Phase::Cold,
-            lease,
-            in_flight_max,
+            paused: false,
+            turns: Turns::new(rules.fair),
+            rules,
             slots: Slot::all().map(|_| SlotState::default()).collect(),
             members: BTreeMap::new(),
             members_joined: 0,
             tokens: 0,
             timers: BTreeMap::new(),
+            asked: None,
             armed: None,
             open: BTreeSet::new(),
+            open_bytes: 0,
+            event_bytes: 0,
+            redriving: BTreeSet::new(),
+            redrive_after: None,
             dirty: BTreeSet::new(),
             scanned: floor,
             epoch: 0,
@@ -169,6 +211,31 @@ impl Coordinator {
     #[cfg(test)]
     pub(in crate::group) fn tokens(&self) -> u64 {
         self.tokens
+    }
+
+    /// Returns the slot that an event belongs to here: in global order all belong to one.
+    pub(in crate::group) fn place(&self, event: &RecordedEvent) -> Slot {
+        if self.rules.order == Order::Global { Slot::FIRST } else { event.slot }
+    }
+
+    pub(in crate::group) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// Returns whether events are ready that no member has asked for as long as a lease runs.
+    pub(in crate::group) fn is_starved(&self, now: Instant) -> bool {
+        let ready = self.members.values().any(|member| !member.ready.is_empty());
+        ready && self.asked.is_some_and(|at| now.saturating_duration_since(at) > self.rules.lease)
+    }
+
+    pub(in crate::group) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Stops delivering, or goes on with it. What is out stays out.
+    pub(in crate::group) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.wake.members.extend(self.members.keys());
     }
 
     fn slot(&self, slot: Slot) -> &SlotState {
@@ -190,6 +257,16 @@ impl Coordinator {
     /// Returns the generation given out last, as far as this coordinator knows.
     pub(in crate::group) fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// Returns the generation under which the events of a slot are delivered.
+    pub(in crate::group) fn generation_of(&self, slot: Slot) -> Generation {
+        self.slot(slot).tracker.generation()
+    }
+
+    /// Returns whether an event that was read is settled.
+    pub(in crate::group) fn is_settled(&self, slot: Slot, position: Position) -> bool {
+        position <= self.scanned && self.slot(slot).tracker.look(position).is_none()
     }
 
     pub(in crate::group) fn scanned(&self) -> Position {
@@ -241,7 +318,13 @@ impl Coordinator {
     fn reassign(&mut self) {
         let members: Vec<MemberId> = self.members.keys().copied().collect();
         let mut targets: Vec<_> = self.slots.iter().map(|slot| slot.target).collect();
-        rebalance(&mut targets, &members);
+        if self.rules.order == Order::Global {
+            // One member has everything; the others stand by.
+            let stays = targets[0].filter(|target| self.members.contains_key(target));
+            targets.fill(stays.or(members.first().copied()));
+        } else {
+            rebalance(&mut targets, &members);
+        }
         for (slot, target) in Slot::all().zip(targets) {
             if self.slot(slot).target != target {
                 self.disconnect(slot);
@@ -257,7 +340,7 @@ impl Coordinator {
         let state = &self.slots[usize::from(slot.get())];
         if let Some(member) = state.receiver().and_then(|id| self.members.get_mut(&id)) {
             for position in state.tracker.ready() {
-                member.ready.remove(&(position, slot));
+                member.ready.remove(&(self.turns.given(position), position, slot));
             }
         }
     }
@@ -270,21 +353,40 @@ impl Coordinator {
             return;
         };
         let before = member.ready.len();
-        let ready = state.tracker.ready().map(|position| (position, slot));
-        member.ready.extend(ready);
+        for position in state.tracker.ready() {
+            let key = state.tracker.look(position).map_or("", |(event, _)| event.ordering_key());
+            member.ready.insert((self.turns.of(position, key), position, slot));
+        }
         if member.ready.len() > before {
             self.wake.members.push(id);
         }
     }
 
-    /// Gives one event that became ready to the slot's receiver.
-    fn announce(&mut self, slot: Slot, position: Position) {
-        if let Some(id) = self.slot(slot).receiver()
+    /// Gives one event that became ready to the slot's receiver, or lets it wait for its time.
+    fn announce(&mut self, slot: Slot, position: Position, now: Instant) {
+        let tracker = &self.slot(slot).tracker;
+        if let Some(at) = tracker.not_before(position).filter(|&at| at > now) {
+            let until = self.timer(at, slot, position);
+            self.slot_mut(slot).tracker.put_back(position, Some(until));
+            return;
+        }
+        let state = &self.slots[usize::from(slot.get())];
+        if let Some(id) = state.receiver()
             && let Some(member) = self.members.get_mut(&id)
         {
-            member.ready.insert((position, slot));
+            let key = state.tracker.look(position).map_or("", |(event, _)| event.ordering_key());
+            member.ready.insert((self.turns.of(position, key), position, slot));
             self.wake.members.push(id);
         }
+    }
+
+    /// Takes an event that is ready away from the slot's receiver.
+    fn withdraw(&mut self, slot: Slot, position: Position) {
+        let receiver = self.slot(slot).receiver();
+        if let Some(member) = receiver.and_then(|id| self.members.get_mut(&id)) {
+            member.ready.remove(&(self.turns.given(position), position, slot));
+        }
+        self.turns.forget(position);
     }
 
     pub(in crate::group) fn close(&mut self) {

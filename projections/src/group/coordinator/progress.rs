@@ -1,16 +1,23 @@
 //! Progress: handing slots over, what to commit, and beginning anew.
 
-use headwater_core::{Generation, GroupState, Position, SLOT_COUNT, Slot, SlotProgress};
+use headwater_core::{Generation, GroupState, Order, Parked, SLOT_COUNT, Slot, SlotRange};
 
 use super::{Coordinator, HandOver, MemberId, Phase};
-use crate::group::commit::CommitPlan;
+use crate::group::commit::{CommitPlan, Entry};
 use crate::group::tracker::Tracker;
 
 impl Coordinator {
     /// Returns whether a slot can move now.
     pub(in crate::group) fn can_hand_over(&self) -> bool {
         matches!(self.phase, Phase::Cold | Phase::Live)
-            && self.slots.iter().any(|slot| slot.movable().is_some())
+            && Slot::all().any(|slot| self.movable(slot).is_some())
+    }
+
+    /// Returns to whom a slot can move now: in global order all move together.
+    fn movable(&self, slot: Slot) -> Option<MemberId> {
+        let global = self.rules.order == Order::Global;
+        let free = self.slot(if global { Slot::FIRST } else { slot }).is_free();
+        self.slot(slot).target.filter(|_| free && self.slot(slot).is_free())
     }
 
     /// Takes the slots that can move now; no events of them go out until
@@ -21,7 +28,7 @@ impl Coordinator {
             Phase::Live => false,
             Phase::Closed | Phase::Stopped(_) => return None,
         };
-        let movable = |slot| Some((slot, self.slot(slot).movable()?));
+        let movable = |slot| Some((slot, self.movable(slot)?));
         let moves: Vec<(Slot, MemberId)> = Slot::all().filter_map(movable).collect();
         for &(slot, _) in &moves {
             self.slot_mut(slot).claiming = true;
@@ -32,13 +39,32 @@ impl Coordinator {
     /// Loads the group's progress, as it is after the first claim.
     pub(in crate::group) fn warm_up(&mut self, state: &GroupState) {
         debug_assert_eq!(self.slots.len(), usize::from(SLOT_COUNT));
-        for (slot, own) in Slot::all().zip(&mut self.slots) {
-            own.tracker = Tracker::new(state.slot(slot).clone());
+        self.load_progress(state);
+        self.phase = Phase::Live;
+        self.wake.reader = true;
+    }
+
+    /// Begins with what the log says.
+    fn load_progress(&mut self, state: &GroupState) {
+        let mut parked: Vec<Vec<Parked>> = vec![Vec::new(); self.slots.len()];
+        for sequence in state.parked() {
+            let slot = if self.rules.order == Order::Global { Slot::FIRST } else { sequence.slot };
+            parked[usize::from(slot.get())].push(sequence.clone());
+        }
+        for ((slot, own), parked) in Slot::all().zip(&mut self.slots).zip(parked) {
+            own.tracker = Tracker::new(self.rules.order, state.slot(slot).clone(), parked);
         }
         self.scanned = state.floor();
         self.generation = state.generation;
-        self.phase = Phase::Live;
-        self.wake.reader = true;
+        self.paused = state.paused;
+        self.redriving.clear();
+        self.redrive_after = None;
+        for slot in Slot::all() {
+            if self.slot(slot).tracker.lanes().is_redriving() {
+                self.redriving.insert(slot);
+                self.note_unread(slot);
+            }
+        }
     }
 
     /// Gives the slots to their new owners, whose `generation` is durable.
@@ -83,7 +109,8 @@ impl Coordinator {
             let tracker = &self.slot(*slot).tracker;
             !self.dirty.contains(slot) && tracker.floor(self.scanned) > tracker.committed().floor
         };
-        self.plan(Slot::all().filter(of_member).filter(behind))
+        let last = if self.rules.order == Order::Global { 1 } else { SLOT_COUNT.into() };
+        self.plan(Slot::all().take(last).filter(of_member).filter(behind))
     }
 
     fn plan(&self, slots: impl Iterator<Item = Slot>) -> CommitPlan {
@@ -92,44 +119,48 @@ impl Coordinator {
         }
         let entry = |slot| {
             let tracker = &self.slot(slot).tracker;
-            (slot, tracker.acks(), tracker.progress(self.scanned))
+            Entry {
+                slots: self.spread(slot),
+                slot,
+                changes: tracker.changes(),
+                progress: tracker.progress(self.scanned),
+                parked: tracker.lanes().uncommitted(),
+            }
         };
         CommitPlan::new(slots.map(entry).collect())
     }
 
     /// Notes that a plan is durable.
     pub(in crate::group) fn committed(&mut self, plan: CommitPlan) {
-        for (slot, acks, progress) in plan.into_entries() {
-            let tracker = &mut self.slot_mut(slot).tracker;
-            tracker.set_committed(progress);
-            if tracker.acks() == acks {
+        for Entry { slot, changes, progress, .. } in plan.into_entries() {
+            if self.slot_mut(slot).tracker.set_committed(progress, changes) {
                 self.dirty.remove(&slot);
             }
         }
     }
 
-    /// Begins anew at a position that the log has set under `generation`. What was read is
-    /// dropped, what is in flight is forgotten, and every slot has to be claimed again.
-    pub(in crate::group) fn restart(&mut self, to: Position, generation: Generation) {
+    /// Returns the slots that the progress of one stands for.
+    fn spread(&self, slot: Slot) -> SlotRange {
+        if self.rules.order == Order::Global { SlotRange::all() } else { SlotRange::one(slot) }
+    }
+
+    /// Begins anew where the log says the group was set to. What was read is dropped, what is in
+    /// flight is forgotten, and every slot has to be claimed again.
+    pub(in crate::group) fn restart(&mut self, state: &GroupState) {
         self.epoch += 1;
         self.timers.clear();
+        self.turns.clear();
         self.open.clear();
+        self.open_bytes = 0;
         self.dirty.clear();
-        self.scanned = to;
-        self.generation = generation;
         for member in self.members.values_mut() {
             member.ready.clear();
             member.in_flight = 0;
         }
         for slot in &mut self.slots {
             slot.owner = None;
-            slot.tracker = Tracker::new(SlotProgress {
-                floor: to,
-                settled: Vec::new(),
-                generation,
-                ..SlotProgress::default()
-            });
         }
+        self.load_progress(state);
         self.wake.steward = true;
         self.wake.reader = true;
         self.wake.reader_restart = true;

@@ -55,6 +55,8 @@ impl Coordinator {
         if let Some(after) = self.slot(slot).tracker.lanes().unread() {
             self.redrive_after = Some(self.redrive_after.map_or(after, |now| now.min(after)));
             self.wake.reader = true;
+            // It may be waiting for new events.
+            self.wake.reader_restart = true;
         }
     }
 
