@@ -9,6 +9,7 @@ mod disk;
 mod dump;
 mod follow;
 mod opening;
+mod parked;
 mod reading;
 mod repair;
 mod retention;

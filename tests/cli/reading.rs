@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Place, Run, assert_clean, events, id, run_unread};
 
 /// Six events: order-1 (3), order-2 (2), cart-1 (1).
-fn shop() -> Place {
+pub(crate) fn shop() -> Place {
     let event = |stream: &str, kind: &str, tags: &[&str]| {
         json!({"stream": stream, "type": kind, "data": {"of": stream}, "tags": tags}).to_string()
     };
@@ -226,7 +226,7 @@ mailer
     assert_eq!(
         mailer,
         &json!({
-            "name": "mailer", "floor": 1, "lag": 5, "generation": 2, "start": 1,
+            "name": "mailer", "floor": 1, "kind": "consumer", "order": "key", "parked": 0, "paused": false, "lag": 5, "generation": 2, "start": 1,
             "selection": [{"types": ["placed"]}],
             "runs": [
                 {"first_slot": 0, "last_slot": 511, "floor": 2, "settled": [[4, 5]],

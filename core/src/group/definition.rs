@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::GroupError;
+use crate::event::RecordedEvent;
 use crate::log::{EventLog, ReadError, Visibility};
 use crate::name::GroupName;
+use crate::pattern::EventPattern;
 use crate::position::{Position, number};
 use crate::query::Query;
 use crate::time::Timestamp;
@@ -82,9 +84,26 @@ pub struct GroupShape {
     pub order: Order,
     /// Which events it receives.
     pub selection: Query,
+    /// Which of these it receives, by their metadata and payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<EventPattern>,
 }
 
 impl GroupShape {
+    /// Returns what to read of a log: everything that the group may receive, and little else.
+    pub fn query(&self) -> &Query {
+        match &self.pattern {
+            Some(pattern) if self.selection.is_all() => pattern.query(),
+            _ => &self.selection,
+        }
+    }
+
+    /// Returns whether the group receives an event.
+    pub fn selects(&self, event: &RecordedEvent) -> bool {
+        self.selection.matches(event)
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.matches(event))
+    }
+
     /// Checks that the kind has the order.
     ///
     /// # Errors
@@ -112,6 +131,7 @@ impl GroupShape {
             part("kind", &self.kind, &asked.kind),
             part("order", &self.order, &asked.order),
             part("selection", &self.selection, &asked.selection),
+            part("pattern", &self.pattern, &asked.pattern),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(" and "))
@@ -172,6 +192,13 @@ impl NewGroup {
     #[must_use]
     pub fn select(mut self, selection: Query) -> Self {
         self.shape.selection = selection;
+        self
+    }
+
+    /// Sets which of the selected events it receives, by their metadata and payload.
+    #[must_use]
+    pub fn matching(mut self, pattern: EventPattern) -> Self {
+        self.shape.pattern = Some(pattern);
         self
     }
 

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{
-    GroupChange, GroupError, GroupKind, GroupLog, GroupName, GroupShape, NewGroup, Order, Position,
-    Query, Start, Visibility,
+    EventPattern, GroupChange, GroupError, GroupKind, GroupLog, GroupName, GroupShape, NewGroup,
+    Order, Position, Query, Start, Visibility,
 };
 
 use tokio::time::Instant;
@@ -51,6 +51,8 @@ pub struct GroupOptions {
     pub order: Order,
     /// Which events the group receives. Fixed once the group exists.
     pub selection: Query,
+    /// Which of these it receives, by their metadata and payload. Fixed once the group exists.
+    pub pattern: Option<EventPattern>,
     /// Where a new group begins. An existing one goes on where it is.
     pub start: Start,
     /// How long a member may take to settle a delivery, more than zero.
@@ -86,6 +88,7 @@ impl GroupOptions {
             kind: GroupKind::Consumer,
             order: Order::Key,
             selection: Query::all(),
+            pattern: None,
             start: Start::Beginning,
             lease: Duration::from_secs(30),
             in_flight_max: 1_024,
@@ -120,8 +123,12 @@ impl GroupOptions {
     }
 
     fn wanted(&self) -> NewGroup {
-        let (kind, order, selection) = (self.kind, self.order, self.selection.clone());
-        let shape = GroupShape { kind, order, selection };
+        let shape = GroupShape {
+            kind: self.kind,
+            order: self.order,
+            selection: self.selection.clone(),
+            pattern: self.pattern.clone(),
+        };
         NewGroup { name: self.name.clone(), shape, start: self.start }
     }
 }
@@ -397,7 +404,7 @@ impl ConsumerGroup {
     pub async fn lag(&self) -> Result<Lag, ConsumerError> {
         let shared = self.shared();
         let floor = self.floor();
-        let exact = shared.selection.is_all();
+        let exact = shared.shape.query().is_all();
         let lag = Lag::measure(&*shared.log, floor, exact, shared.visibility).await;
         lag.map_err(|error| shared.read_failed(floor, error))
     }

@@ -53,11 +53,13 @@ impl ConsumerGroup {
         let mut events = Vec::new();
         let mut after = parked.next.previous();
         while after < parked.through {
-            let read = Read::forward(shared.selection.clone(), after).visible(shared.visibility);
+            let read =
+                Read::forward(shared.shape.query().clone(), after).visible(shared.visibility);
             let page = shared.log.read(read).await;
             let page = page.map_err(|error| shared.read_failed(after, error))?;
             let own = |event: &RecordedEvent| {
                 event.position <= parked.through
+                    && shared.shape.selects(event)
                     && match &parked.key {
                         Some(key) => event.ordering_key() == key.as_str(),
                         None => event.position == first,

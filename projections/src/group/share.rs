@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{
-    Generation, GroupId, GroupKind, GroupLog, GroupName, Order, Parked, Position, Query,
-    RecordedEvent, Slot, Start, Visibility,
+    EventPattern, Generation, GroupId, GroupKind, GroupLog, GroupName, Order, Parked, Position,
+    Query, RecordedEvent, Slot, Start, Visibility,
 };
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub struct ShareOptions {
     pub name: GroupName,
     /// Which events the group receives. Fixed once the group exists.
     pub selection: Query,
+    /// Which of these it receives, by their metadata and payload. Fixed once the group exists.
+    pub pattern: Option<EventPattern>,
     /// Where a new group begins. An existing one goes on where it is.
     pub start: Start,
     /// [`Order::None`], or [`Order::Key`] where of each key one event is out at a time and the
@@ -60,6 +62,7 @@ impl ShareOptions {
         Self {
             name,
             selection: Query::all(),
+            pattern: None,
             start: Start::Beginning,
             order: Order::None,
             visibility_timeout: Duration::from_secs(30),
@@ -91,6 +94,7 @@ impl ShareOptions {
             kind: GroupKind::Share,
             order: self.order,
             selection: self.selection,
+            pattern: self.pattern,
             start: self.start,
             lease: self.visibility_timeout,
             in_flight_max: self.in_flight_max,

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_core::{
-    GroupChange, GroupId, GroupLog, GroupName, GroupState, Position, Query, ReadError, Timestamp,
-    Visibility,
+    GroupChange, GroupId, GroupLog, GroupName, GroupShape, GroupState, Position, ReadError,
+    Timestamp, Visibility,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<dyn GroupLog>,
     pub(super) name: GroupName,
     pub(super) id: GroupId,
-    pub(super) selection: Query,
+    pub(super) shape: GroupShape,
     pub(super) visibility: Visibility,
     pub(super) lease: Duration,
     pub(super) backoff: Backoff,
@@ -92,7 +92,7 @@ impl Shared {
             name: options.name.clone(),
             id: state.definition.id,
             backoff: options.failure.backoff,
-            selection: options.selection.clone(),
+            shape: state.definition.shape.clone(),
             visibility,
             lease: options.lease,
             floor_interval: options.floor_interval,

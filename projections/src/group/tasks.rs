@@ -57,10 +57,11 @@ async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
         }
         return Ok(());
     }
-    let read = Read::forward(shared.selection.clone(), plan.after)
+    let read = Read::forward(shared.shape.query().clone(), plan.after)
         .limit(plan.limit.min(Read::LIMIT))
         .visible(shared.visibility);
-    let page = shared.log.read(read).await?;
+    let mut page = shared.log.read(read).await?;
+    page.events.retain(|event| shared.shape.selects(event));
     shared.with(|group| group.absorb(page, plan, Instant::now()));
     Ok(())
 }

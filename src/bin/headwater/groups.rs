@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use headwater::{GroupState, Position, ReadOnlyStore};
+use headwater::{GroupKind, GroupState, Order, Position, ReadOnlyStore};
 use serde::Serialize;
 
 use crate::exit::{EXIT_CODES, Failure};
@@ -39,7 +39,10 @@ struct GroupJson<'a> {
     lag: Option<u64>,
     generation: u64,
     start: Position,
-    selection: &'a headwater::Query,
+    paused: bool,
+    #[serde(flatten)]
+    shape: &'a headwater::GroupShape,
+    parked: usize,
     runs: Vec<RunJson<'a>>,
 }
 
@@ -94,7 +97,9 @@ fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
         lag: head.events_since(group.floor()),
         generation: group.generation.get(),
         start: group.definition.start,
-        selection: &group.definition.shape.selection,
+        paused: group.paused,
+        shape: &group.definition.shape,
+        parked: group.parked().len(),
         runs: runs.collect(),
     }
 }
@@ -109,7 +114,27 @@ fn human(
     writeln!(out, "  floor       {}", group.floor())?;
     writeln!(out, "  lag         {}", lag(group, head))?;
     writeln!(out, "  generation  {}", group.generation)?;
-    writeln!(out, "  selection   {}", describe(&group.definition.shape.selection))?;
+    let shape = &group.definition.shape;
+    let kind = match (shape.kind, shape.order) {
+        (GroupKind::Consumer, Order::Key) => None,
+        (GroupKind::Consumer, _) => Some("consumer, in global order"),
+        (GroupKind::Share, Order::Key) => Some("share, in the order of keys"),
+        (GroupKind::Share, _) => Some("share"),
+    };
+    if let Some(kind) = kind {
+        writeln!(out, "  kind        {kind}")?;
+    }
+    writeln!(out, "  selection   {}", describe(&shape.selection))?;
+    if let Some(pattern) = &shape.pattern {
+        writeln!(out, "  pattern     {pattern}")?;
+    }
+    if group.paused {
+        writeln!(out, "  paused      it delivers nothing until it is resumed")?;
+    }
+    if group.parked().len() > 0 {
+        let sequences = count(group.parked().len() as u64, "sequence");
+        writeln!(out, "  parked      {sequences}; `headwater parked` lists what")?;
+    }
     let runs = group.runs().count();
     if runs > RUNS_SHOWN && !slots {
         let furthest = group.runs().map(|(_, progress)| progress.floor).max().unwrap_or_default();

@@ -20,6 +20,7 @@ mod input;
 mod interrupt;
 mod json;
 mod output;
+mod parked;
 mod pipeline;
 mod read;
 mod repair;
@@ -39,7 +40,7 @@ use crate::exit::{EXIT_CODES, Exit};
 
 /// Looks into, checks and feeds Headwater event stores.
 ///
-/// `append`, and `retention` and `repair` with `--apply`, take a store's lock and change it.
+/// `append`, `parked` with `--redrive` or `--discard`, and `retention` and `repair` with `--apply`, take a store's lock and change it.
 /// `import`, `backup`, `restore` and `bench` make a store of their own, where none is. Every other
 /// command changes nothing. Whatever a command only reads, it opens without a lock, also while
 /// another program writes to it.
@@ -59,6 +60,7 @@ enum Command {
     Read(read::Args),
     Streams(streams::Args),
     Groups(groups::Args),
+    Parked(parked::Args),
     Backup(backup::Args),
     Restore(backup::RestoreArgs),
     Export(export::Args),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Read(args) => read::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Parked(args) => parked::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Export(args) => export::run(&args),

@@ -83,3 +83,20 @@ fn every_promise_and_every_incident_names_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn what_stands_for_a_feature_of_others_names_tests_that_exist() {
+    let texts: Vec<String> =
+        sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text = fs::read_to_string(root().join("docs/queues.md")).unwrap();
+    let mut named = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let shown = line.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in quoted(shown).filter(|name| name.matches('_').count() > 1) {
+            let declared = format!("fn {name}(");
+            assert!(texts.iter().any(|text| text.contains(&declared)), "there is no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named} tests are named");
+}

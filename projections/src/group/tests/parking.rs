@@ -1,6 +1,8 @@
 //! Failing, parking, delivering again, pausing, global order, delay.
 
-use headwater_core::{Append, EventLog, Key, NewEvent, NewGroup, Order, ParkedState, Timestamp};
+use headwater_core::{
+    Append, EventLog, EventType, Key, NewEvent, NewGroup, Order, ParkedState, StreamId, Timestamp,
+};
 
 use super::super::testing::{WatchedLog, append, event, open_with, options};
 use super::{SECOND, ack_all, positions, soon};
@@ -306,4 +308,39 @@ async fn a_group_that_is_another_one_is_not_opened_and_the_difference_is_named()
         panic!("{error}")
     };
     assert!(differences.contains(r#"kind "share", not "consumer""#), "{differences}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pattern_selects_by_payload_and_the_group_advances_by_what_it_scanned() {
+    let log = WatchedLog::new();
+    let order = |n: u64, total: u64| {
+        let payload = serde_json::json!({"total": total});
+        NewEvent::json(
+            StreamId::new(format!("order-{n}")).unwrap(),
+            EventType::new("order.placed").unwrap(),
+            &payload,
+        )
+        .unwrap()
+    };
+    log.append(Append::new([order(1, 5), order(2, 500), order(3, 7)])).await.unwrap();
+    let pattern = r#"{"type": ["order.placed"], "data": {"total": [{"numeric": [">=", 100]}]}}"#;
+    let options = || GroupOptions { pattern: Some(pattern.parse().unwrap()), ..options() };
+    let group = open_with(&log, options()).await;
+    let mut member = group.join("m").await.unwrap();
+    let out = soon(&mut member).await;
+    assert_eq!(positions(&out), [2]);
+    for delivery in out {
+        delivery.park("by hand");
+    }
+    assert_eq!(group.parked_events(P(2)).await.unwrap().len(), 1);
+    group.redrive(P(2)).await.unwrap();
+    ack_all(soon(&mut member).await);
+    assert_eq!(group.floor(), P(3));
+    group.close().await.unwrap();
+    let log: Arc<dyn GroupLog> = log;
+    let error = ConsumerGroup::open(log, super::options()).await.unwrap_err();
+    let ConsumerError::Log { source: GroupError::Differs { differences, .. }, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(differences.starts_with("the pattern {"), "{differences}");
 }
