@@ -224,11 +224,14 @@ impl Bench {
             self.run(&line)?;
             let trace = fs::read_to_string(log)?;
             let counts = count_calls(&trace);
+            let not_ours = count_calls(before_main(&trace));
             for (call, errors) in CALLS {
                 for n in 1..=counts.get(call).copied().unwrap_or(0) {
                     faults.push((scene, Fault::Kill { call, n }));
-                    let error = |&error| (scene, Fault::Error { call, error, n });
-                    faults.extend(errors.iter().map(error));
+                    if n > not_ours.get(call).copied().unwrap_or(0) {
+                        let error = |&error| (scene, Fault::Error { call, error, n });
+                        faults.extend(errors.iter().map(error));
+                    }
                 }
             }
             for files in 3..30 {
@@ -336,6 +339,13 @@ fn acks(output: &Output) -> Vec<(String, u64)> {
         Some((id.to_owned(), position.parse().ok()?))
     };
     lines.filter_map(ack).collect()
+}
+
+/// Returns the part of a trace in which the dynamic loader and Rust's runtime begin, which do not
+/// outlive an error, and are not ours. The last thing they do is to set a stack for signals.
+fn before_main(trace: &str) -> &str {
+    let begun = trace.find(" sigaltstack({").unwrap_or(0);
+    &trace[..begun]
 }
 
 /// How often the busiest thread makes each call.

@@ -114,6 +114,8 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let exit = match &error {
             OpenError::Option { .. } => Exit::BadInput,
+            // What the device does not give now it may give the next time.
+            OpenError::Unreadable { .. } => Exit::Failed,
             error if is_damage(error) => Exit::Damaged,
             _ => Exit::Failed,
         };
@@ -134,7 +136,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-/// Returns whether an error says that stored bytes are not what was written.
+/// Returns whether an error says that stored bytes are not what was written, or are not to be had.
 pub(crate) fn is_damage(error: &OpenError) -> bool {
     matches!(
         error,
