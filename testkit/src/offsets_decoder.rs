@@ -115,10 +115,10 @@ impl DecodedGroup {
             4 => {
                 let [floor] = fields.u64s()?.map(Position::new);
                 self.slots.fill(SlotProgress::beginning_at(floor, self.generation));
-                for parked in self.parked.values_mut() {
-                    parked.through = parked.through.min(floor);
+                for parked in self.parked.values_mut().filter(|parked| parked.key.is_some()) {
+                    parked.through = floor;
                 }
-                self.parked.retain(|_, parked| parked.next <= parked.through);
+                self.parked.retain(|_, parked| parked.next <= floor);
             }
             6 => self.paused = flag(fields)?,
             7 => {

@@ -304,14 +304,17 @@ impl GroupState {
     /// Sets every slot to a position under a new generation that no member owns yet: whoever
     /// delivers or commits under an older one is fenced.
     ///
-    /// What is parked and lies up to there stays parked. What lies behind will be met again, and
-    /// stands behind its key if that is still parked then.
+    /// A parked sequence that begins up to there stays parked, and its key takes along what lies
+    /// between: all of the key up to there comes with it, when it is re-driven. What begins behind
+    /// will be met again.
     fn seek(&mut self, to: Position) {
         self.generation = self.generation.next();
         self.runs = BTreeMap::from([(0, SlotProgress::beginning_at(to, self.generation))]);
         self.parked.retain(|_, parked| {
-            parked.through = parked.through.min(to);
-            parked.next <= parked.through
+            if parked.key.is_some() {
+                parked.through = to;
+            }
+            parked.next <= to
         });
     }
 
@@ -556,7 +559,7 @@ mod tests {
         }
         state.apply(&GroupChange::Seek(Position::new(25)));
         let left: Vec<_> = state.parked().map(|p| (p.first.get(), p.through.get())).collect();
-        assert_eq!(left, [(12, 15), (20, 25)]);
+        assert_eq!(left, [(12, 25), (20, 25)]);
     }
 
     #[test]

@@ -4,6 +4,10 @@ use headwater_core::{
     GroupCommit, Parked, ParkedCommit, Slot, SlotCommit, SlotProgress, SlotRange,
 };
 
+/// How many parked sequences one commit holds at most: a log bounds the bytes of one, and a
+/// sequence may have some 1,400.
+const PARKED_PER_COMMIT: usize = 1_024;
+
 /// Progress of one slot to make durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -12,6 +16,8 @@ pub(super) struct Entry {
     pub(super) slots: SlotRange,
     /// How many changes it includes.
     pub(super) changes: u64,
+    /// Up to which change of parked sequences.
+    pub(super) lanes: u64,
     pub(super) progress: SlotProgress,
     /// New states of parked sequences.
     pub(super) parked: Vec<Parked>,
@@ -39,8 +45,22 @@ impl CommitPlan {
         self.entries
     }
 
+    /// Returns the commits to make in this order. Where many sequences were parked, they come in
+    /// pieces, before the progress that passes over them: whoever finds them after a crash, and
+    /// their events not settled, knows that they are parked.
+    pub(super) fn commits(&self) -> Vec<GroupCommit> {
+        let mut whole = self.commit();
+        if whole.parked.len() <= PARKED_PER_COMMIT {
+            return vec![whole];
+        }
+        let parked = std::mem::take(&mut whole.parked);
+        let piece =
+            |parked: &[ParkedCommit]| GroupCommit { slots: Vec::new(), parked: parked.to_vec() };
+        parked.chunks(PARKED_PER_COMMIT).map(piece).chain([whole]).collect()
+    }
+
     /// Joins neighbours that have equal progress.
-    pub(super) fn commit(&self) -> GroupCommit {
+    fn commit(&self) -> GroupCommit {
         let mut commit = GroupCommit::default();
         for Entry { slots, progress, parked, .. } in &self.entries {
             let generation = progress.generation;
@@ -95,9 +115,16 @@ mod tests {
         let entries = [(0, 5), (1, 5), (2, 6), (4, 6), (5, 6)];
         let entries = entries.map(|(number, floor)| {
             let (slot, progress) = (slot(number), at(floor));
-            Entry { slot, slots: SlotRange::one(slot), changes: 0, progress, parked: Vec::new() }
+            Entry {
+                slot,
+                slots: SlotRange::one(slot),
+                changes: 0,
+                lanes: 0,
+                progress,
+                parked: Vec::new(),
+            }
         });
-        let commits = CommitPlan::new(entries.to_vec()).commit().slots;
+        let commits = CommitPlan::new(entries.to_vec()).commits().remove(0).slots;
         let shape: Vec<_> = commits
             .iter()
             .map(|c| {

@@ -7,7 +7,7 @@
 //!   ready, delayed or in flight.
 //! - L3: only lanes that are re-driven have events queued.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use headwater_core::{Parked, ParkedState, Position, RecordedEvent, Timestamp};
@@ -28,10 +28,14 @@ pub(super) struct Lanes {
     by_first: BTreeMap<Position, Lane>,
     blocked: HashMap<Box<str>, Position>,
     heads: BTreeMap<Position, Position>,
-    /// Which are not durable as they are.
-    changed: BTreeSet<Position>,
+    /// Counts changes.
+    clock: u64,
+    /// Which are not durable as they are, and since which change.
+    changed: BTreeMap<Position, u64>,
     /// Those that are over, until that is durable.
-    gone: BTreeMap<Position, Parked>,
+    gone: BTreeMap<Position, (Parked, u64)>,
+    /// How many events are queued, and the bytes of their payloads.
+    queued: (usize, usize),
 }
 
 impl Lanes {
@@ -69,9 +73,31 @@ impl Lanes {
         self.iter().any(|parked| parked.state == ParkedState::Redriving)
     }
 
-    /// Returns how many events are queued.
-    pub(super) fn queued(&self) -> usize {
-        self.by_first.values().map(|lane| lane.queue.len()).sum()
+    /// Returns how many sequences there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_first.len()
+    }
+
+    /// Returns whether an event began a sequence that it is alone in.
+    pub(super) fn is_alone(&self, position: Position) -> bool {
+        self.get(position).is_some_and(|parked| parked.key.is_none())
+    }
+
+    /// Returns how many events are queued, and the bytes of their payloads.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        self.queued
+    }
+
+    fn unqueue<'a>(queued: &mut (usize, usize), events: impl IntoIterator<Item = &'a Open>) {
+        for open in events {
+            queued.0 -= 1;
+            queued.1 -= open.event.payload.len();
+        }
+    }
+
+    fn change(&mut self, first: Position) {
+        self.clock += 1;
+        self.changed.insert(first, self.clock);
     }
 
     /// Returns the sequence that holds up a key.
@@ -79,23 +105,24 @@ impl Lanes {
         self.blocked.get(key).copied()
     }
 
-    /// Returns what is not durable yet.
-    pub(super) fn uncommitted(&self) -> Vec<Parked> {
-        let changed = self.changed.iter().filter_map(|first| self.by_first.get(first));
+    /// Returns what is not durable yet, and up to which change that is.
+    pub(super) fn uncommitted(&self) -> (Vec<Parked>, u64) {
+        let changed = self.changed.keys().filter_map(|first| self.by_first.get(first));
         let changed = changed.map(|lane| lane.parked.clone());
-        self.gone.values().cloned().chain(changed).collect()
+        let gone = self.gone.values().map(|(parked, _)| parked.clone());
+        (gone.chain(changed).collect(), self.clock)
     }
 
-    /// Notes that everything is durable.
-    pub(super) fn committed(&mut self) {
-        self.changed.clear();
-        self.gone.clear();
+    /// Notes that everything up to a change is durable.
+    pub(super) fn committed(&mut self, through: u64) {
+        self.changed.retain(|_, since| *since > through);
+        self.gone.retain(|_, (_, since)| *since > through);
     }
 
     /// Sets a sequence aside.
     pub(super) fn park(&mut self, parked: Parked) {
         self.gone.remove(&parked.first);
-        self.changed.insert(parked.first);
+        self.change(parked.first);
         self.insert(parked);
     }
 
@@ -103,7 +130,7 @@ impl Lanes {
     pub(super) fn set_aside(&mut self, first: Position, position: Position) {
         if let Some(lane) = self.by_first.get_mut(&first) {
             lane.parked.through = lane.parked.through.max(position);
-            self.changed.insert(first);
+            self.change(first);
         }
     }
 
@@ -117,8 +144,9 @@ impl Lanes {
         lane.parked.state = ParkedState::Redriving;
         lane.parked.attempts = 0;
         lane.read = lane.parked.next.previous();
-        self.changed.insert(first);
-        Some(lane.read)
+        let after = lane.read;
+        self.change(first);
+        Some(after)
     }
 
     /// Returns the lowest position after which a lane that is re-driven lacks events.
@@ -129,13 +157,20 @@ impl Lanes {
         self.by_first.values().filter(lacking).map(|lane| lane.read).min()
     }
 
-    /// Takes an event that was read again. Returns whether it can be delivered at once.
-    pub(super) fn feed(&mut self, event: &Arc<RecordedEvent>, key: Option<&str>) -> bool {
+    /// Takes an event that was read again after a position, if its lane lacks nothing before that.
+    /// Returns whether it can be delivered at once.
+    pub(super) fn feed(
+        &mut self,
+        event: &Arc<RecordedEvent>,
+        key: Option<&str>,
+        after: Position,
+    ) -> bool {
         let position = event.position;
         let first = key.and_then(|key| self.blocking(key)).unwrap_or(position);
         let Some(lane) = self.by_first.get_mut(&first) else { return false };
         let parked = &lane.parked;
         let wanted = parked.state == ParkedState::Redriving
+            && lane.read >= after
             && position > lane.read
             && position <= parked.through
             && (parked.key.is_some() || position == first);
@@ -146,18 +181,20 @@ impl Lanes {
         let head = lane.queue.is_empty();
         let attempts = if head { parked.attempts } else { 0 };
         lane.queue.push_back(Open::new(Arc::clone(event), attempts, None));
+        self.queued.0 += 1;
+        self.queued.1 += event.payload.len();
         if head {
             self.heads.insert(position, first);
         }
         head
     }
 
-    /// Notes that everything up to `scanned` was read again, which ends sequences that have no
-    /// more events.
-    pub(super) fn passed(&mut self, scanned: Position) {
+    /// Notes that everything after a position up to `scanned` was read again, which ends sequences
+    /// that lacked nothing before and have no more events.
+    pub(super) fn passed(&mut self, after: Position, scanned: Position) {
         let mut over = Vec::new();
         for (&first, lane) in &mut self.by_first {
-            if lane.parked.state == ParkedState::Redriving {
+            if lane.parked.state == ParkedState::Redriving && lane.read >= after {
                 lane.read = lane.read.max(scanned.min(lane.parked.through));
                 if lane.is_over() {
                     over.push(first);
@@ -176,8 +213,10 @@ impl Lanes {
             self.blocked.remove(key.as_str());
         }
         self.changed.remove(&first);
+        self.clock += 1;
         lane.parked.state = ParkedState::Done;
-        self.gone.insert(first, lane.parked);
+        Self::unqueue(&mut self.queued, &lane.queue);
+        self.gone.insert(first, (lane.parked, self.clock));
         if let Some(head) = lane.queue.front() {
             self.heads.remove(&head.event.position);
         }
@@ -197,19 +236,18 @@ impl Lanes {
     pub(super) fn settle(&mut self, position: Position) -> Option<Position> {
         let first = self.heads.remove(&position)?;
         let lane = self.by_first.get_mut(&first)?;
-        lane.queue.pop_front();
-        self.changed.insert(first);
+        Self::unqueue(&mut self.queued, &lane.queue.pop_front());
         lane.parked.attempts = 0;
         lane.parked.next = position.next();
-        if let Some(head) = lane.queue.front() {
-            let next = head.event.position;
-            self.heads.insert(next, first);
-            return Some(next);
+        let next = lane.queue.front().map(|head| head.event.position);
+        let over = lane.is_over();
+        self.change(first);
+        match next {
+            Some(next) => drop(self.heads.insert(next, first)),
+            None if over => self.end(first),
+            None => {}
         }
-        if lane.is_over() {
-            self.end(first);
-        }
-        None
+        next
     }
 
     /// Notes how often the event at the head of a lane was delivered.
@@ -219,7 +257,7 @@ impl Lanes {
         {
             lane.parked.attempts = attempts;
             lane.parked.next = position;
-            self.changed.insert(first);
+            self.change(first);
         }
     }
 
@@ -228,12 +266,13 @@ impl Lanes {
         let Some(first) = self.heads.remove(&position) else { return };
         let Some(lane) = self.by_first.get_mut(&first) else { return };
         let attempts = lane.queue.front().map_or(0, |head| head.attempts);
+        Self::unqueue(&mut self.queued, &lane.queue);
         lane.queue.clear();
         lane.read = position.previous();
         let parked = &mut lane.parked;
         (parked.next, parked.attempts, parked.since) = (position, attempts, since);
         (parked.cause, parked.state) = (cause, ParkedState::Waiting);
-        self.changed.insert(first);
+        self.change(first);
     }
 }
 

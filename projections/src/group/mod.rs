@@ -59,7 +59,8 @@ pub struct GroupOptions {
     pub lease: Duration,
     /// How many events are read ahead and in flight at most, from 1, for all members together.
     /// They are held in memory. Where one key alone has so many unsettled events, the others wait
-    /// behind it.
+    /// behind it; so they do where so many events wait for a later time of their own. Events of
+    /// parked sequences that are delivered again count apart, up to as many.
     pub in_flight_max: usize,
     /// How many bytes of payload are read ahead and in flight at most. It may be passed by the
     /// last page, of whose sizes nothing was known.
@@ -243,7 +244,8 @@ impl ConsumerGroup {
     ///
     /// What was acked and not committed is forgotten, and deliveries that are out lose their
     /// meaning, though their handlers may still be at work when the same events come again.
-    /// What is parked and lies before the place stays parked.
+    /// A parked sequence that begins before the place stays parked, with all of its key up to
+    /// there; what begins behind will be met again.
     ///
     /// # Errors
     ///

@@ -546,7 +546,8 @@ impl World {
     }
 
     fn store(&mut self, plan: CommitPlan, heard: bool) {
-        let change = GroupChange::Commit(plan.commit());
+        let [commit] = plan.commits().try_into().expect("little is parked");
+        let change = GroupChange::Commit(commit);
         self.durable.check(&change, self.head()).unwrap();
         self.durable.apply(&change);
         if heard {
@@ -613,7 +614,7 @@ impl World {
     /// Whoever lost the group cannot commit any more.
     fn check_ghost(&mut self) {
         if let Some(ghost) = self.ghost.take() {
-            let commit = ghost.plan_commit(None).commit();
+            let commit = ghost.plan_commit(None).commits().remove(0);
             let empty = commit == GroupCommit::default();
             let change = GroupChange::Commit(commit);
             assert!(empty || self.durable.check(&change, self.head()).is_err());
@@ -791,4 +792,45 @@ fn in_global_order_nothing_moves_while_anything_is_out() {
             Op::CommitAll,
         ],
     );
+}
+
+#[test]
+fn a_sequence_that_is_re_driven_while_a_later_one_is_read_again_loses_nothing() {
+    play(&[
+        Op::Join,
+        Op::HandOver,
+        one(0),
+        one(3),
+        one(0),
+        one(3),
+        Op::Read(9),
+        Op::Next(0, 9),
+        Op::Park(0),
+        Op::Park(0),
+        Op::Redrive(1),
+        Op::StartRead(9),
+        Op::Redrive(0),
+        Op::FinishRead,
+        Op::Read(9),
+        Op::Next(0, 9),
+    ]);
+}
+
+#[test]
+fn a_parked_key_takes_along_what_the_group_is_moved_past() {
+    play(&[
+        Op::Join,
+        Op::HandOver,
+        one(0),
+        one(1),
+        one(0),
+        Op::Read(1),
+        Op::Next(0, 9),
+        Op::Park(0),
+        Op::CommitAll,
+        Op::Seek(3),
+        one(0),
+        Op::HandOver,
+        Op::Read(9),
+    ]);
 }

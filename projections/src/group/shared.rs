@@ -211,19 +211,18 @@ impl Shared {
         if plan.is_empty() {
             return Ok(());
         }
-        match self.log.change_group(&self.name, GroupChange::Commit(plan.commit())).await {
-            Ok(_) => {
-                self.with(|group| group.committed(plan));
-                Ok(())
-            }
-            Err(error) => {
+        for commit in plan.commits() {
+            let change = GroupChange::Commit(commit);
+            if let Err(error) = self.log.change_group(&self.name, change).await {
                 let error = ConsumerError::from_log(&self.name, error);
                 if !error.is_passing() {
                     self.stop(error.clone());
                 }
-                Err(error)
+                return Err(error);
             }
         }
+        self.with(|group| group.committed(plan));
+        Ok(())
     }
 
     pub(super) fn stop(&self, cause: ConsumerError) {

@@ -49,7 +49,7 @@ pub(super) async fn read(shared: Arc<Shared>) {
 
 async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
     let head = shared.log.head(shared.visibility).await?;
-    if head <= plan.after && !plan.again {
+    if head <= plan.after {
         let next = plan.after.next();
         tokio::select! {
             reached = shared.log.wait_for(next, shared.visibility) => reached.map(|_| ())?,

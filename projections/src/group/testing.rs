@@ -87,6 +87,8 @@ pub(crate) struct WatchedLog {
     pub(crate) claims: AtomicUsize,
     /// What was committed, call by call.
     pub(crate) commits: Mutex<Vec<Vec<SlotCommit>>>,
+    /// How many parked sequences were in one commit at most.
+    pub(crate) parked_at_once: AtomicUsize,
     /// The next commits fail with these.
     pub(crate) commit_errors: Mutex<VecDeque<GroupError>>,
     /// The next reads fail with these.
@@ -184,6 +186,7 @@ impl GroupLog for WatchedLog {
         }
         let generation = self.inner.change_group(name, change.clone()).await?;
         if let GroupChange::Commit(commit) = change {
+            self.parked_at_once.fetch_max(commit.parked.len(), Ordering::Relaxed);
             self.commits.lock().unwrap().push(commit.slots);
         }
         Ok(generation)

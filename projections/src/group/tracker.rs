@@ -139,13 +139,15 @@ impl Tracker {
     }
 
     /// Notes what is durable, and whether that is everything. Returns the latter.
-    pub(super) fn set_committed(&mut self, committed: SlotProgress, changes: u64) -> bool {
+    pub(super) fn set_committed(
+        &mut self,
+        committed: SlotProgress,
+        changes: u64,
+        lanes: u64,
+    ) -> bool {
         self.committed = committed;
-        let all = self.changes == changes;
-        if all {
-            self.lanes.committed();
-        }
-        all
+        self.lanes.committed(lanes);
+        self.changes == changes
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -180,6 +182,11 @@ impl Tracker {
         }
         let inherited = self.inherited.front();
         if inherited.is_some_and(|&(first, _)| first <= position) {
+            self.pass(position);
+            return Offered::Settled;
+        }
+        if self.lanes.is_alone(position) {
+            // That it is parked became durable, and that it is settled here did not.
             self.pass(position);
             return Offered::Settled;
         }
@@ -411,20 +418,22 @@ impl Tracker {
         self.lanes.end(first);
     }
 
-    /// Takes an event that was read again for a lane. Returns whether it can be taken now.
-    pub(super) fn feed(&mut self, event: &Arc<RecordedEvent>) -> bool {
-        let ready = self.lanes.feed(event, key_of(self.order, event));
+    /// Takes an event that was read again after a position, for a lane. Returns whether it can be
+    /// taken now.
+    pub(super) fn feed(&mut self, event: &Arc<RecordedEvent>, after: Position) -> bool {
+        let ready = self.lanes.feed(event, key_of(self.order, event), after);
         if ready {
             self.ready.insert(event.position);
         }
         ready
     }
 
-    /// Notes that everything up to there was read again. Returns whether that ended a sequence.
-    pub(super) fn passed(&mut self, scanned: Position) -> bool {
-        let before = self.lanes.iter().count();
-        self.lanes.passed(scanned);
-        let ended = self.lanes.iter().count() < before;
+    /// Notes that everything after a position up to `scanned` was read again. Returns whether that
+    /// ended a sequence.
+    pub(super) fn passed(&mut self, after: Position, scanned: Position) -> bool {
+        let before = self.lanes.len();
+        self.lanes.passed(after, scanned);
+        let ended = self.lanes.len() < before;
         self.changes += u64::from(ended);
         ended
     }

@@ -68,11 +68,12 @@ impl<R: Reactor> Drive<R> {
             let mut batch = VecDeque::from(deliveries.map_err(ReactorStop::Group)?);
             self.renew_at = later(Instant::now(), self.heartbeat);
             while let Some(delivery) = batch.pop_front() {
-                self.handle(delivery, &batch).await?;
+                if let Err(stop) = self.handle(delivery, &batch).await {
+                    give_back(batch);
+                    return Err(stop);
+                }
                 if *self.stopping.borrow() {
-                    for untouched in batch {
-                        untouched.release();
-                    }
+                    give_back(batch);
                     return Ok(());
                 }
             }
@@ -157,6 +158,13 @@ impl<R: Reactor> Drive<R> {
                 }
             }
         }
+    }
+}
+
+/// Gives back what was not touched, so that it does not count as an attempt.
+fn give_back(batch: VecDeque<Delivery>) {
+    for untouched in batch {
+        untouched.release();
     }
 }
 

@@ -272,6 +272,9 @@ impl<'a> Fields<'a> {
         let generation = Generation::new(self.u64()?);
         let paused = self.flag()?;
         let shape = self.shape()?;
+        if shape.check(&name).is_err() {
+            return Err(self.fault());
+        }
         let slots = self.list(Fields::commit)?;
         let mut state = GroupState::of(GroupDefinition { name, id, shape, start }, generation);
         state.paused = paused;
@@ -317,6 +320,10 @@ impl<'a> Fields<'a> {
         let cause_bytes = self.u16()?;
         let cause = self.text(cause_bytes.into())?.to_owned();
         let parked = Parked { first, slot, key, next, through, attempts, since, cause, state };
+        // One that is over may have come to its end.
+        if state != ParkedState::Done && !parked.is_in_order() {
+            return Err(self.fault());
+        }
         Ok(ParkedCommit { generation, parked })
     }
 
@@ -333,6 +340,9 @@ impl<'a> Fields<'a> {
         let settled = self.list(|fields| Ok((fields.position()?, fields.position()?)))?;
         let attempts = self.list(|fields| Ok((fields.position()?, fields.u32()?)))?;
         let progress = SlotProgress { floor, settled, attempts, generation };
+        if progress.disorder().is_some() {
+            return Err(self.fault());
+        }
         Ok(SlotCommit { slots, progress })
     }
 

@@ -133,10 +133,12 @@ pub(crate) fn fold(groups: &mut Groups, frame: &FrameHeader, body: &[u8]) -> Res
             OffsetEntry::Rename(name, to) => {
                 let mut state = groups.remove(&name).ok_or_else(|| known(&name))?;
                 state.definition.name = to.clone();
-                groups.insert(to, state);
+                if groups.insert(to.clone(), state).is_some() {
+                    return Err(format!("there was a group {to} when {name} got its name"));
+                }
             }
             OffsetEntry::Delete(name) => {
-                groups.remove(&name);
+                groups.remove(&name).ok_or_else(|| known(&name))?;
             }
         }
     }

@@ -29,7 +29,8 @@ impl Coordinator {
             return Vec::new();
         }
         let mut dispatched = Vec::new();
-        while dispatched.len() < max {
+        // A hopeless event on the way may stop the group.
+        while dispatched.len() < max && self.is_live() {
             let Some(member) = self.members.get_mut(&id) else {
                 break;
             };
@@ -124,7 +125,7 @@ impl Coordinator {
         if let Some(next) = self.slot_mut(slot).tracker.settle(at) {
             self.announce(slot, next, now);
         }
-        self.wake.reader |= self.read_plan().is_some();
+        self.wake_reader();
     }
 
     /// Counts an event out that is about to be settled or set aside.
@@ -207,8 +208,9 @@ impl Coordinator {
 
     /// Returns for how many events there is room in bytes, if they are as large as those of the
     /// last page.
-    fn room_by_bytes(&self) -> usize {
-        let room = self.rules.in_flight_bytes_max.saturating_sub(self.open_bytes);
+    pub(super) fn room_by_bytes(&self) -> usize {
+        let taken = self.open_bytes + self.queued_again().1;
+        let room = self.rules.in_flight_bytes_max.saturating_sub(taken);
         // One at least, as long as there is any room: the size of the next is not known.
         room.div_ceil(self.event_bytes.max(1))
     }
@@ -219,7 +221,7 @@ impl Coordinator {
             return;
         }
         if plan.again {
-            return self.absorb_again(page, now);
+            return self.absorb_again(page, plan.after, now);
         }
         if !page.events.is_empty() {
             let bytes: usize = page.events.iter().map(|event| event.payload.len()).sum();
@@ -233,7 +235,9 @@ impl Coordinator {
                 Offered::Settled => {}
                 Offered::SetAside => {
                     self.dirty.insert(slot);
-                    self.note_unread(slot);
+                    if self.redriving.contains(&slot) {
+                        self.note_unread(slot);
+                    }
                 }
                 Offered::Behind | Offered::Ready => {
                     self.open.insert(position);

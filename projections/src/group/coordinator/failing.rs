@@ -121,7 +121,7 @@ impl Coordinator {
             self.announce(slot, next, now);
         }
         self.dirty.insert(slot);
-        self.wake.reader |= self.read_plan().is_some();
+        self.wake_reader();
     }
 
     /// Goes through everything that is parked.

@@ -119,12 +119,14 @@ impl Coordinator {
         }
         let entry = |slot| {
             let tracker = &self.slot(slot).tracker;
+            let (parked, lanes) = tracker.lanes().uncommitted();
             Entry {
                 slots: self.spread(slot),
                 slot,
                 changes: tracker.changes(),
+                lanes,
                 progress: tracker.progress(self.scanned),
-                parked: tracker.lanes().uncommitted(),
+                parked,
             }
         };
         CommitPlan::new(slots.map(entry).collect())
@@ -132,8 +134,8 @@ impl Coordinator {
 
     /// Notes that a plan is durable.
     pub(in crate::group) fn committed(&mut self, plan: CommitPlan) {
-        for Entry { slot, changes, progress, .. } in plan.into_entries() {
-            if self.slot_mut(slot).tracker.set_committed(progress, changes) {
+        for Entry { slot, changes, lanes, progress, .. } in plan.into_entries() {
+            if self.slot_mut(slot).tracker.set_committed(progress, changes, lanes) {
                 self.dirty.remove(&slot);
             }
         }

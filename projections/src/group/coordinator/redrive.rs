@@ -13,10 +13,10 @@ impl Coordinator {
     /// it. Returns false if there is none that began with `first`.
     pub(in crate::group) fn redrive(&mut self, first: Position) -> bool {
         let Some(slot) = self.slot_of_parked(first) else { return false };
-        if self.slot_mut(slot).tracker.redrive(first).is_some() {
+        if let Some(after) = self.slot_mut(slot).tracker.redrive(first) {
             self.dirty.insert(slot);
             self.redriving.insert(slot);
-            self.note_unread(slot);
+            self.read_again_after(after);
         }
         true
     }
@@ -38,7 +38,7 @@ impl Coordinator {
         }
         self.slot_mut(slot).tracker.discard(first);
         self.dirty.insert(slot);
-        self.wake.reader = true;
+        self.wake_reader();
         true
     }
 
@@ -53,27 +53,44 @@ impl Coordinator {
     /// Notes that sequences of a slot may need events to be read again.
     pub(super) fn note_unread(&mut self, slot: Slot) {
         if let Some(after) = self.slot(slot).tracker.lanes().unread() {
-            self.redrive_after = Some(self.redrive_after.map_or(after, |now| now.min(after)));
-            self.wake.reader = true;
-            // It may be waiting for new events.
-            self.wake.reader_restart = true;
+            self.read_again_after(after);
         }
+    }
+
+    fn read_again_after(&mut self, after: Position) {
+        self.redrive_after = Some(self.redrive_after.map_or(after, |now| now.min(after)));
+        self.wake_reader();
+    }
+
+    /// Wakes the reader if there is anything to read: also where it waits for new events, and
+    /// there is room for old ones.
+    pub(super) fn wake_reader(&mut self) {
+        self.wake.reader |= self.read_plan().is_some();
+        self.wake.reader_restart |= self.redrive_plan().is_some();
     }
 
     /// Returns what to read again, if there is room.
     pub(super) fn redrive_plan(&self) -> Option<ReadPlan> {
         let after = self.redrive_after?;
-        let queued: usize =
-            self.redriving.iter().map(|&slot| self.slot(slot).tracker.lanes().queued()).sum();
-        let limit = self.rules.in_flight_max.saturating_sub(queued);
+        let (events, _) = self.queued_again();
+        let room = self.rules.in_flight_max.saturating_sub(events);
+        let limit = room.min(self.room_by_bytes());
         (limit > 0).then_some(ReadPlan { again: true, after, limit, epoch: self.epoch })
     }
 
-    /// Takes in a page that was read again.
-    pub(super) fn absorb_again(&mut self, page: Page, now: Instant) {
+    /// Returns how many events of parked sequences are read again and not settled, and the bytes
+    /// of their payloads.
+    pub(super) fn queued_again(&self) -> (usize, usize) {
+        let queued = self.redriving.iter().map(|&slot| self.slot(slot).tracker.lanes().queued());
+        queued.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Takes in a page that was read again after a position.
+    pub(super) fn absorb_again(&mut self, page: Page, after: Position, now: Instant) {
         for event in page.events {
             let (slot, position) = (self.place(&event), event.position);
-            if self.redriving.contains(&slot) && self.slot_mut(slot).tracker.feed(&Arc::new(event))
+            if self.redriving.contains(&slot)
+                && self.slot_mut(slot).tracker.feed(&Arc::new(event), after)
             {
                 self.announce(slot, position, now);
             }
@@ -81,7 +98,7 @@ impl Coordinator {
         let slots: Vec<Slot> = self.redriving.iter().copied().collect();
         self.redrive_after = None;
         for slot in slots {
-            if self.slot_mut(slot).tracker.passed(page.scanned) {
+            if self.slot_mut(slot).tracker.passed(after, page.scanned) {
                 self.dirty.insert(slot);
             }
             if self.slot(slot).tracker.lanes().is_redriving() {

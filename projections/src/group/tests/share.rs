@@ -182,3 +182,43 @@ async fn a_time_that_is_cut_short_ends_then() {
     assert_eq!(group.receive(1, 20 * SECOND).await.unwrap().len(), 1);
     assert_eq!(begin.elapsed(), SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_dead_letters_than_are_in_flight_come_back_without_new_events() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1"; 7]).await;
+    let group = queue(&log, ShareOptions { in_flight_max: 2, ..options() }).await;
+    for _ in 0..7 {
+        let received = group.receive(1, SECOND).await.unwrap().remove(0);
+        received.reject("later");
+    }
+    group.commit().await.unwrap();
+    assert_eq!(group.group().redrive_all().await.unwrap(), 7);
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        let received = group.receive(1, 5 * SECOND).await.unwrap().remove(0);
+        seen.extend(positions(std::slice::from_ref(&received)));
+        received.ack();
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_dead_letters_fit_into_commits_and_survive() {
+    let log = WatchedLog::new();
+    append(&*log, &["a-1"; 3_000]).await;
+    let group = queue(&log, options()).await;
+    for _ in 0..3 {
+        for received in group.receive(1_000, SECOND).await.unwrap() {
+            received.reject("x".repeat(2_000));
+        }
+    }
+    group.commit().await.unwrap();
+    assert_eq!(log.state().await.parked().len(), 3_000);
+    let most = log.parked_at_once.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(most <= 1_024, "{most} in one commit");
+    drop(group);
+    let group = queue(&log, options()).await;
+    assert_eq!(group.receive(1, SECOND).await.unwrap().len(), 0);
+    assert_eq!(group.dead_letters().await.unwrap().len(), 3_000);
+}
