@@ -206,7 +206,7 @@ async fn more_dead_letters_than_are_in_flight_come_back_without_new_events() {
 #[tokio::test(start_paused = true)]
 async fn thousands_of_dead_letters_fit_into_commits_and_survive() {
     let log = WatchedLog::new();
-    append(&*log, &["a-1"; 3_000]).await;
+    append(&*log, &vec!["a-1"; 3_000]).await;
     let group = queue(&log, options()).await;
     for _ in 0..3 {
         for received in group.receive(1_000, SECOND).await.unwrap() {
