@@ -44,6 +44,9 @@ fn whatever_fails_a_backup_leaves_nothing_behind_and_the_store_goes_on() {
     let fs = FaultyFs::default();
     let store = open(&fs, &dir.path().join("store"), small()).unwrap();
     fill(&store);
+    // Whoever still wrote an index or a next segment would meet the failure instead.
+    store.close().unwrap();
+    let store = open(&fs, &dir.path().join("store"), existing()).unwrap();
     let whole = rest(&store);
     let dyn_fs: Arc<dyn Fs> = Arc::new(fs.clone());
     let into = dir.path().join("a/b");
