@@ -1,7 +1,8 @@
-//! What runs over a Headwater log: consumer groups, projections, reactors and timers.
+//! What runs over a Headwater log: consumer groups, share groups, projections, reactors, timers.
 //!
-//! - A [`ConsumerGroup`] shares the events of a log among [`Member`]s: per-key order, leases,
-//!   retries, and acks that survive the process.
+//! - A [`ConsumerGroup`] shares the events of a log among [`Member`]s: per-key or global order,
+//!   leases, retries by a [`FailurePolicy`], parked sequences, and acks that survive the process.
+//! - A [`ShareGroup`] is a work queue over the log: receipts, receive counts, dead letters.
 //! - A [`Projection`] folds events into a read model, which a [`Sink`] holds together with the
 //!   [`Checkpoint`]; [`ProjectionRunner`] runs and rebuilds it.
 //! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.

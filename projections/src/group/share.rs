@@ -119,6 +119,35 @@ impl ShareOptions {
 ///
 /// The semantics are those of Kinesis queues, SQS and Kafka's share groups. One process at a time
 /// runs a group, as with [`ConsumerGroup`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use headwater_core::{Append, EventLog, EventType, GroupName, MemoryLog, NewEvent, StreamId};
+/// use headwater_projections::{ShareGroup, ShareOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let log = Arc::new(MemoryLog::new());
+/// let placed = EventType::new("order.placed")?;
+/// let event = NewEvent::json(StreamId::new("order-17")?, placed, &42)?;
+/// log.append(Append::new([event])).await?;
+///
+/// let queue = ShareGroup::open(log, ShareOptions::new(GroupName::new("mails")?)).await?;
+/// let mut receipts = Vec::new();
+/// for received in queue.receive(10, Duration::from_secs(20)).await? {
+///     match received.event().decode::<u32>() {
+///         Ok(42) => receipts.push(received.into_receipt()),
+///         other => drop(received.reject(format!("{other:?}"))),
+///     }
+/// }
+/// assert!(queue.ack(&receipts).await?.iter().all(Result::is_ok));
+/// queue.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ShareGroup {
     group: ConsumerGroup,
