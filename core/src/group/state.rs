@@ -1,6 +1,7 @@
 //! The durable state of a group, folded from its changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +76,9 @@ pub struct GroupState {
     pub paused: bool,
     /// Progress by the first slot of each run; a run reaches to the next one.
     runs: BTreeMap<u16, SlotProgress>,
-    /// Parked sequences by their first event.
-    parked: BTreeMap<Position, Parked>,
+    /// Parked sequences by their first event; shared by copies of the state, for engines copy it
+    /// with each change, and few changes concern them.
+    parked: Arc<BTreeMap<Position, Parked>>,
 }
 
 impl GroupState {
@@ -94,7 +96,7 @@ impl GroupState {
     pub fn of(definition: GroupDefinition, generation: Generation) -> Self {
         let progress = SlotProgress::beginning_at(definition.start, generation);
         let runs = BTreeMap::from([(0, progress)]);
-        Self { definition, generation, paused: false, runs, parked: BTreeMap::new() }
+        Self { definition, generation, paused: false, runs, parked: Arc::default() }
     }
 
     /// Returns the same state with nothing parked, and what was parked.
@@ -105,7 +107,7 @@ impl GroupState {
         };
         let parked = self.parked.values().map(commit).collect();
         let definition = self.definition.clone();
-        let rest = Self { definition, runs: self.runs.clone(), parked: BTreeMap::new(), ..*self };
+        let rest = Self { definition, runs: self.runs.clone(), parked: Arc::default(), ..*self };
         (rest, parked)
     }
 
@@ -293,10 +295,11 @@ impl GroupState {
             self.merge();
         }
         for ParkedCommit { parked, .. } in &commit.parked {
+            let all = Arc::make_mut(&mut self.parked);
             if parked.state == ParkedState::Done {
-                self.parked.remove(&parked.first);
+                all.remove(&parked.first);
             } else {
-                self.parked.insert(parked.first, parked.clone());
+                all.insert(parked.first, parked.clone());
             }
         }
     }
@@ -310,7 +313,7 @@ impl GroupState {
     fn seek(&mut self, to: Position) {
         self.generation = self.generation.next();
         self.runs = BTreeMap::from([(0, SlotProgress::beginning_at(to, self.generation))]);
-        self.parked.retain(|_, parked| {
+        Arc::make_mut(&mut self.parked).retain(|_, parked| {
             if parked.key.is_some() {
                 parked.through = to;
             }
@@ -321,12 +324,13 @@ impl GroupState {
     /// Sets the state of a parked sequence from outside of its slot's ownership, which is fenced
     /// by that: the owner has to learn of it.
     fn set_parked(&mut self, first: Position, state: ParkedState) {
-        let Some(parked) = self.parked.get_mut(&first) else { return };
+        let all = Arc::make_mut(&mut self.parked);
+        let Some(parked) = all.get_mut(&first) else { return };
         parked.state = state;
         parked.attempts = 0;
         let slot = parked.slot;
         if state == ParkedState::Done {
-            self.parked.remove(&first);
+            all.remove(&first);
         }
         self.claim(&[SlotRange::one(slot)]);
     }

@@ -20,7 +20,10 @@ pub(crate) fn copy_store(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_store(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            let copied = fs::copy(entry.path(), target);
+            // What a thread of the store was still making may have got its name meanwhile.
+            let made = entry.file_name().to_string_lossy().ends_with(".tmp");
+            assert!(made || copied.is_ok(), "{}: {copied:?}", entry.path().display());
         }
     }
 }
