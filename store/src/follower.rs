@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use headwater_core::{
     Append, AppendError, AppendId, Appended, Durability, EventLog, LogId, Page, Position, Query,
-    Read, ReadError, Revision, StreamId, Subscription, Visibility,
+    Read, ReadError, Revision, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use crate::changes::Changes;
@@ -165,6 +165,10 @@ impl EventLog for Follower {
 
     fn subscribe(&self, query: Query, after: Position) -> Subscription {
         Subscription::new(Arc::new(self.clone()), query, after)
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        self.inner.view.position_at(time)
     }
 
     async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {

@@ -519,6 +519,10 @@ impl EventLog for Store {
         Subscription::new(Arc::new(self.clone()), query, after)
     }
 
+    async fn position_at(&self, time: Timestamp) -> Result<Position, ReadError> {
+        self.inner.view.position_at(time)
+    }
+
     async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {
         self.inner.view.stream_end(stream).map(|(revision, _)| revision)
     }
@@ -529,15 +533,7 @@ impl GroupLog for Store {
     async fn open_group(&self, group: NewGroup) -> Result<GroupState, GroupError> {
         let name = group.name.clone();
         group.shape.check(&name)?;
-        let view = &self.inner.view;
-        let start = match group.start {
-            Start::Beginning => view.start(),
-            Start::End => view.head(Visibility::Committed),
-            Start::After(position) => position,
-            Start::Time(time) => {
-                view.position_at(Timestamp::from_nanos(time.as_nanos().saturating_sub(1)))?
-            }
-        };
+        let start = group.start.resolve(self).await?;
         if self.inner.offsets.group(&name).is_err() {
             self.inside(&name, start)?;
         }

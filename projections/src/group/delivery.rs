@@ -100,8 +100,8 @@ impl Delivery {
     /// earlier: with a hand-over of the slot or when the group closes.
     pub fn ack(mut self) -> Settlement {
         self.settled = true;
-        let (slot, position, token) = self.place();
-        self.shared.settle(|group| group.ack(slot, position, token, Instant::now()))
+        let place = self.place();
+        self.shared.settle(|group| group.ack(place, Instant::now()))
     }
 
     /// Says that the event could not be handled, and gives it back: it is delivered again after

@@ -118,8 +118,7 @@ impl Member {
         // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
         let shared = self.shared();
         let _turn = shared.log_turn.read().await;
-        let acks = shared.plan(|group| group.plan_commit(Some(self.id)))?;
-        shared.store(acks).await
+        shared.commit(Some(self.id)).await
     }
 
     /// Leaves the group: commits what was acked, and lets the slots go to the other members as

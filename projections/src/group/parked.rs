@@ -137,10 +137,7 @@ impl ConsumerGroup {
             group.is_live().then(|| change(group))
         });
         match done {
-            Some(true) => {
-                let acks = shared.plan(|group| group.plan_commit(None))?;
-                shared.store(acks).await
-            }
+            Some(true) => shared.commit(None).await,
             Some(false) => Err(self.not_parked(first)),
             // Nobody owns the slots here: the log alone knows.
             None => {

@@ -360,11 +360,9 @@ impl ShareGroup {
         &self,
         receipts: &[Receipt],
     ) -> Result<Vec<Result<(), ReceiptError>>, ConsumerError> {
-        let answers = receipts.iter().map(|&receipt| {
-            self.settle(receipt, |group, now| {
-                group.ack(receipt.slot, receipt.position, receipt.token, now)
-            })
-        });
+        let answers = receipts
+            .iter()
+            .map(|&receipt| self.settle(receipt, |group, now| group.ack(receipt.place(), now)));
         let answers: Vec<_> = answers.collect();
         self.commit().await?;
         Ok(answers)
@@ -437,8 +435,7 @@ impl ShareGroup {
         let shared = self.shared();
         // Alone: an older plan must not come after a newer one.
         let _turn = shared.log_turn.write().await;
-        let acks = shared.plan(|group| group.plan_commit(None))?;
-        shared.store(acks).await
+        shared.commit(None).await
     }
 
     /// Returns the dead letters by position.

@@ -204,6 +204,13 @@ impl Shared {
         self.reached.subscribe()
     }
 
+    /// Makes what changed in the slots of one member durable, or in all. The caller has its
+    /// `log_turn`.
+    pub(super) async fn commit(&self, member: Option<MemberId>) -> Result<(), ConsumerError> {
+        let acks = self.plan(|group| group.plan_commit(member))?;
+        self.store(acks).await
+    }
+
     /// Makes a plan durable. The caller has its `log_turn`.
     ///
     /// A failure that will not pass stops the group.

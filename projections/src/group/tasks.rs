@@ -166,8 +166,7 @@ async fn first_claim(shared: &Shared) -> Result<Generation, ConsumerError> {
 
 async fn claim(shared: &Shared, plan: &HandOver) -> Result<Generation, ConsumerError> {
     let refused = |error| ConsumerError::from_log(&shared.name, error);
-    let acks = shared.plan(|group| group.plan_commit(None))?;
-    shared.store(acks).await?;
+    shared.commit(None).await?;
     // Nobody else may have had these slots since we did, or what we know of them is old.
     let known = shared.with(|group| group.generation());
     let state = shared.log.group(&shared.name).await.map_err(refused)?;

@@ -180,13 +180,9 @@ impl Tracker {
         while self.inherited.front().is_some_and(|&(_, last)| last < position) {
             self.inherited.pop_front();
         }
-        let inherited = self.inherited.front();
-        if inherited.is_some_and(|&(first, _)| first <= position) {
-            self.pass(position);
-            return Offered::Settled;
-        }
-        if self.lanes.is_alone(position) {
-            // That it is parked became durable, and that it is settled here did not.
+        let inherited = self.inherited.front().is_some_and(|&(first, _)| first <= position);
+        // That an event is parked alone may have become durable without its being settled here.
+        if inherited || self.lanes.is_alone(position) {
             self.pass(position);
             return Offered::Settled;
         }
@@ -253,7 +249,7 @@ impl Tracker {
     }
 
     /// Returns whether an event is one of a lane, and not of the slot's own sequence.
-    pub(super) fn is_redriven(&self, position: Position) -> bool {
+    fn is_redriven(&self, position: Position) -> bool {
         self.lanes.head(position).is_some()
     }
 
@@ -292,10 +288,10 @@ impl Tracker {
     }
 
     /// Takes an event back that waits, is in flight or delayed. It is ready at once, or `until`
-    /// then. Returns whether it was in flight: that attempt counts.
-    pub(super) fn put_back(&mut self, position: Position, until: Option<Timer>) -> bool {
+    /// then.
+    pub(super) fn put_back(&mut self, position: Position, until: Option<Timer>) {
         let Some(open) = self.open_mut(position) else {
-            return false;
+            return;
         };
         let flew = matches!(open.standing, Standing::InFlight(_));
         open.standing = until.map_or(Standing::Waiting, Standing::Delayed);
@@ -310,7 +306,6 @@ impl Tracker {
         } else {
             self.ready.remove(&position);
         }
-        flew
     }
 
     /// Ends the wait or the flight of an event that is about to be settled or parked.

@@ -411,6 +411,23 @@ fn any_number_of_index_files_is_built_anew_with_few_files_open() {
 }
 
 /// Damages a store on a simulated disk, and takes the power away at every operation of its repair.
+/// Makes a store on a simulated disk, damages an event of a segment, and a sector of it.
+fn damaged(id: u64) -> (SimFs, Arc<dyn Fs>) {
+    let sim = SimFs::new(Path::new("/disk"));
+    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    let root = Path::new("/disk/store");
+    fill(&fs, root).close().unwrap();
+    let base = Position::new((id - 1) * 4 + 1);
+    let path = root.join("log").join(crate::format::segment::file_name(base, id));
+    let file = fs.open(&path, Access::Write).unwrap();
+    file.write_at(b"damage", 4096 + 14_136 + 300).unwrap();
+    file.sync().unwrap();
+    drop(fs.remove(&path.with_extension("idx")));
+    sim.spoil(&path, (4096 + 2 * 14_136 + 5_000) / 512);
+    sim.lose_power(Survival::Everything);
+    (sim, fs)
+}
+
 #[test]
 fn a_repair_that_loses_power_at_any_operation_is_finished_by_another() {
     let quarantine = |id, keep| Repair::QuarantineSegment { id, keep: Some(keep) };
@@ -426,19 +443,8 @@ fn a_repair_that_loses_power_at_any_operation_is_finished_by_another() {
                 1 => Survival::Everything,
                 seed => Survival::Drawn(step * 4 + seed),
             };
-            let sim = SimFs::new(Path::new("/disk"));
-            let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+            let (sim, fs) = damaged(id);
             let root = Path::new("/disk/store");
-            fill(&fs, root).close().unwrap();
-            let base = Position::new((id - 1) * 4 + 1);
-            let path = root.join("log").join(crate::format::segment::file_name(base, id));
-            let file = fs.open(&path, Access::Write).unwrap();
-            file.write_at(b"damage", 4096 + 14_136 + 300).unwrap();
-            file.sync().unwrap();
-            drop(fs.remove(&path.with_extension("idx")));
-            sim.spoil(&path, (4096 + 2 * 14_136 + 5_000) / 512);
-            sim.lose_power(Survival::Everything);
-
             sim.fail_at(step, Fault::PowerOff);
             let first_try = repair_on(&fs, root, what, Loss::Accept, Effort::Apply);
             let came = sim.is_off();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use headwater_core::{Page, Position, RecordedEvent, Slot};
 use tokio::time::Instant;
 
-use super::{Coordinator, Dispatch, MemberId, Phase, ReadPlan};
+use super::{Coordinator, Dispatch, MemberId, ReadPlan};
 use crate::clock::later;
 use crate::group::tracker::{Offered, Timer};
 
@@ -25,7 +25,7 @@ impl Coordinator {
     ) -> Vec<Dispatch> {
         self.expire(now);
         self.asked = Some(now);
-        if self.paused || !matches!(self.phase, Phase::Live) {
+        if self.paused || !self.is_live() {
             return Vec::new();
         }
         let mut dispatched = Vec::new();
@@ -81,7 +81,7 @@ impl Coordinator {
     fn running(&mut self, slot: Slot, at: Position, token: u64, now: Instant) -> Option<Timer> {
         self.expire(now);
         let lease = self.slot(slot).tracker.lease(at, token);
-        lease.filter(|_| matches!(self.phase, Phase::Live))
+        lease.filter(|_| self.is_live())
     }
 
     /// Ends a delivery's lease, if it still runs.
@@ -106,21 +106,21 @@ impl Coordinator {
     /// Settles a delivery. Returns false, and does nothing, if it lost its event.
     pub(in crate::group) fn ack(
         &mut self,
-        slot: Slot,
-        at: Position,
-        token: u64,
+        (slot, at, token): (Slot, Position, u64),
         now: Instant,
     ) -> bool {
-        if !self.end_lease(slot, at, token, now) {
-            return false;
+        let running = self.end_lease(slot, at, token, now);
+        if running {
+            self.settle(slot, at, now);
         }
-        self.settle(slot, at, now);
-        true
+        running
     }
 
     /// Settles an event whose delivery, if there was one, has landed.
     pub(super) fn settle(&mut self, slot: Slot, at: Position, now: Instant) {
-        self.count_out(slot, at);
+        let event = self.slot(slot).tracker.look(at);
+        let bytes = event.map_or(0, |(event, _)| event.payload.len());
+        self.count_out(at, bytes);
         self.dirty.insert(slot);
         if let Some(next) = self.slot_mut(slot).tracker.settle(at) {
             self.announce(slot, next, now);
@@ -128,14 +128,11 @@ impl Coordinator {
         self.wake_reader();
     }
 
-    /// Counts an event out that is about to be settled or set aside.
-    pub(super) fn count_out(&mut self, slot: Slot, at: Position) {
-        let tracker = &self.slots[usize::from(slot.get())].tracker;
-        if !tracker.is_redriven(at)
-            && self.open.remove(&at)
-            && let Some((event, _)) = tracker.look(at)
-        {
-            self.open_bytes -= event.payload.len();
+    /// Counts an event out that is settled or set aside, unless it is one of a parked sequence:
+    /// those are not counted here (C3).
+    pub(super) fn count_out(&mut self, at: Position, bytes: usize) {
+        if self.open.remove(&at) {
+            self.open_bytes -= bytes;
         }
     }
 
@@ -187,7 +184,7 @@ impl Coordinator {
 
     /// Returns what to read next, if there is room: what parked sequences need first.
     pub(in crate::group) fn read_plan(&self) -> Option<ReadPlan> {
-        if !matches!(self.phase, Phase::Live) {
+        if !self.is_live() {
             return None;
         }
         self.redrive_plan().or_else(|| {
@@ -217,7 +214,7 @@ impl Coordinator {
 
     /// Takes in a page that was read by a plan, unless the plan has lost its meaning.
     pub(in crate::group) fn absorb(&mut self, page: Page, plan: ReadPlan, now: Instant) {
-        if plan.epoch != self.epoch || !matches!(self.phase, Phase::Live) {
+        if plan.epoch != self.epoch || !self.is_live() {
             return;
         }
         if plan.again {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater_core::{Parked, Position, Slot};
 use tokio::time::Instant;
 
-use super::{Coordinator, Phase};
+use super::Coordinator;
 use crate::clock::later;
 use crate::group::error::ConsumerError;
 use crate::group::policy::Hopeless;
@@ -113,9 +113,7 @@ impl Coordinator {
         let since = (self.rules.wall)();
         let out = self.slot_mut(slot).tracker.park(at, slot, (cause, since));
         for (position, bytes) in out.events {
-            if self.open.remove(&position) {
-                self.open_bytes -= bytes;
-            }
+            self.count_out(position, bytes);
         }
         if let Some(next) = out.next {
             self.announce(slot, next, now);
@@ -126,7 +124,7 @@ impl Coordinator {
 
     /// Goes through everything that is parked.
     pub(in crate::group) fn parked(&self) -> Vec<Parked> {
-        if !matches!(self.phase, Phase::Live) {
+        if !self.is_live() {
             return Vec::new();
         }
         self.slots.iter().flat_map(|slot| slot.tracker.lanes().iter()).cloned().collect()

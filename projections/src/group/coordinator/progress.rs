@@ -114,7 +114,7 @@ impl Coordinator {
     }
 
     fn plan(&self, slots: impl Iterator<Item = Slot>) -> CommitPlan {
-        if !matches!(self.phase, Phase::Live) {
+        if !self.is_live() {
             return CommitPlan::default();
         }
         let entry = |slot| {

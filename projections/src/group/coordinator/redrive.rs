@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_core::{Page, Position, Slot};
 use tokio::time::Instant;
 
-use super::{Coordinator, Phase, ReadPlan};
+use super::{Coordinator, ReadPlan};
 use crate::group::tracker::Standing;
 
 impl Coordinator {
@@ -43,7 +43,7 @@ impl Coordinator {
     }
 
     fn slot_of_parked(&self, first: Position) -> Option<Slot> {
-        if !matches!(self.phase, Phase::Live) {
+        if !self.is_live() {
             return None;
         }
         let has = |slot: &Slot| self.slot(*slot).tracker.lanes().get(first).is_some();
@@ -65,8 +65,9 @@ impl Coordinator {
     /// Wakes the reader if there is anything to read: also where it waits for new events, and
     /// there is room for old ones.
     pub(super) fn wake_reader(&mut self) {
-        self.wake.reader |= self.read_plan().is_some();
-        self.wake.reader_restart |= self.redrive_plan().is_some();
+        let plan = self.read_plan();
+        self.wake.reader |= plan.is_some();
+        self.wake.reader_restart |= plan.is_some_and(|plan| plan.again);
     }
 
     /// Returns what to read again, if there is room.

@@ -7,23 +7,6 @@ use crate::fs::faulty::{FaultyFs, Op};
 
 const QUARANTINE: &str = "/disk/store/quarantine";
 
-/// Makes a store on a simulated disk, damages an event of a segment, and a sector of it.
-fn damaged(id: u64) -> (SimFs, Arc<dyn Fs>) {
-    let sim = SimFs::new(Path::new("/disk"));
-    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
-    let root = Path::new("/disk/store");
-    fill(&fs, root).close().unwrap();
-    let base = Position::new((id - 1) * 4 + 1);
-    let path = root.join("log").join(crate::format::segment::file_name(base, id));
-    let file = fs.open(&path, Access::Write).unwrap();
-    file.write_at(b"damage", 4096 + 14_136 + 300).unwrap();
-    file.sync().unwrap();
-    drop(fs.remove(&path.with_extension("idx")));
-    sim.spoil(&path, (4096 + 2 * 14_136 + 5_000) / 512);
-    sim.lose_power(Survival::Everything);
-    (sim, fs)
-}
-
 fn folder(fs: &dyn Fs, folder: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(folder);
     let names = fs.list(folder).unwrap_or_default();
