@@ -36,8 +36,10 @@ pub use event::{DELIVER_AFTER, NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
 pub use group::{
     CAUSE_BYTES_MAX, Generation, GroupChange, GroupCommit, GroupDefinition, GroupError, GroupId,
-    GroupKind, GroupLog, GroupShape, GroupState, InvalidSlotRange, NewGroup, Order, Parked,
-    ParkedCommit, ParkedState, SlotCommit, SlotProgress, SlotRange, Start,
+    GroupKind, GroupLog, GroupShape, GroupState, InvalidSlotRange, Journal, JournalError,
+    JournalRead, MemoryJournal, NewGroup, Order, Parked, ParkedCommit, ParkedState, SharedGroup,
+    SharedGroups, SlotCommit, SlotProgress, SlotRange, Start, Version, Worker, WorkerChange,
+    WorkerId, WorkerLog, Workers, rebalance,
 };
 pub use id::{AppendId, CorrelationId, EventId, InvalidId, LogId};
 pub use kind::{DecodeError, EncodeError, Event, EventKind, decode_event, encode_event};

@@ -145,7 +145,8 @@ number! {
 }
 
 /// What a group is: its name and identity, its shape, and where it began.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GroupDefinition {
     /// The name, unique in its log.
     pub name: GroupName,

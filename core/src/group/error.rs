@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Generation, GroupKind, Order, SlotRange};
+use super::{Generation, GroupKind, JournalError, Order, SlotRange, WorkerId};
 use crate::append::Effect;
+use crate::id::LogId;
 use crate::log::ReadError;
 use crate::name::GroupName;
 use crate::position::Position;
@@ -150,6 +151,49 @@ pub enum GroupError {
     /// An earlier write of progress failed. Nothing was changed; reopen the log.
     #[error("the progress of groups takes no writes since one failed; reopen the log")]
     Poisoned(#[source] Arc<io::Error>),
+    /// The worker has left or was evicted, since the others had seen no beat of it for as long as
+    /// a lease runs. Nothing was changed; join again.
+    #[error("worker {worker} of group {group} has left or was evicted; join again")]
+    WorkerGone {
+        /// The group.
+        group: GroupName,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The worker has beaten since, so it was not evicted. Nothing was changed.
+    #[error("worker {worker} of group {group} lives, and is not evicted")]
+    WorkerAlive {
+        /// The group.
+        group: GroupName,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Another worker owns the slot that is to be claimed, or not this one owns the slot that is
+    /// to be released. Nothing was changed.
+    #[error(
+        "slot {slot} of group {group} is owned by {}",
+        owner.map_or_else(|| "nobody".to_owned(), |owner| format!("worker {owner}"))
+    )]
+    SlotTaken {
+        /// The group.
+        group: GroupName,
+        /// The slot.
+        slot: Slot,
+        /// Who owns it.
+        owner: Option<WorkerId>,
+    },
+    /// What the processes that run groups together share belongs to another log. Nothing was
+    /// changed; give each log a journal of its own.
+    #[error("the journal of the groups belongs to the log {belongs_to}, not to {log}")]
+    ForeignJournal {
+        /// The log it belongs to.
+        belongs_to: LogId,
+        /// The log it was opened with.
+        log: LogId,
+    },
+    /// What the processes that run groups together share could not be read or changed.
+    #[error("the journal of the groups failed")]
+    Journal(#[from] JournalError),
     /// The log was opened for reading only. Nothing was changed.
     #[error("the log was opened for reading only")]
     ReadOnly,
@@ -166,6 +210,7 @@ impl GroupError {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Indeterminate(_) => Effect::Unknown,
+            Self::Journal(error) => error.effect(),
             _ => Effect::None,
         }
     }

@@ -4,21 +4,29 @@
 //! durable, and every engine folds with the same code. Delivering events to members is the
 //! business of the package `headwater-projections`.
 
+mod assignment;
 mod definition;
 mod error;
+mod journal;
 mod parked;
+mod shared;
 mod slots;
 mod state;
+mod workers;
 
 use async_trait::async_trait;
 
+pub use self::assignment::rebalance;
 pub use self::definition::{
     GroupDefinition, GroupId, GroupKind, GroupShape, NewGroup, Order, Start,
 };
 pub use self::error::GroupError;
+pub use self::journal::{Journal, JournalError, JournalRead, MemoryJournal, Version};
 pub use self::parked::{CAUSE_BYTES_MAX, Parked, ParkedCommit, ParkedState};
+pub use self::shared::{SharedGroup, SharedGroups, WorkerLog};
 pub use self::slots::{Generation, InvalidSlotRange, SlotCommit, SlotProgress, SlotRange};
 pub use self::state::{GroupChange, GroupCommit, GroupState};
+pub use self::workers::{Worker, WorkerChange, WorkerId, Workers};
 use crate::log::EventLog;
 use crate::name::GroupName;
 use crate::position::Position;
@@ -70,6 +78,12 @@ pub trait GroupLog: EventLog {
 
     /// Removes a group and its progress. The log keeps its events.
     async fn delete_group(&self, name: &GroupName) -> Result<(), GroupError>;
+
+    /// Returns what processes need to run a group together. Without it one process at a time runs
+    /// a group, and the next one that does takes it over.
+    fn workers(&self) -> Option<&dyn WorkerLog> {
+        None
+    }
 
     /// Gives slots to a new owner and returns its generation. Older owners of these slots are
     /// fenced from now on.

@@ -99,6 +99,20 @@ impl GroupState {
         Self { definition, generation, paused: false, runs, parked: Arc::default() }
     }
 
+    /// Takes over what was written down of a state's progress.
+    pub(super) fn restore(
+        &mut self,
+        paused: bool,
+        slots: Vec<(SlotRange, SlotProgress)>,
+        parked: Vec<Parked>,
+    ) {
+        let runs = slots.into_iter().map(|(range, progress)| (range.first().get(), progress));
+        self.paused = paused;
+        // The first run, which is there already, stays if none was written.
+        self.runs.extend(runs);
+        self.parked = Arc::new(parked.into_iter().map(|parked| (parked.first, parked)).collect());
+    }
+
     /// Returns the same state with nothing parked, and what was parked.
     pub fn without_parked(&self) -> (Self, Vec<ParkedCommit>) {
         let commit = |parked: &Parked| ParkedCommit {

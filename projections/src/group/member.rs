@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::assignment::MemberId;
+use super::coordinator::MemberId;
 use super::delivery::Delivery;
 use super::error::ConsumerError;
 use super::shared::Shared;

@@ -4,7 +4,6 @@
 //! [`coordinator`] is the state machine and [`tracker`] one slot of it, both pure; [`tasks`] and
 //! [`shared`] connect them to the log and the clock. Read `coordinator` first.
 
-mod assignment;
 mod commit;
 mod coordinator;
 mod delivery;

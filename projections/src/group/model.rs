@@ -17,9 +17,8 @@ use headwater_core::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::assignment::MemberId;
 use super::commit::{CommitPlan, runs};
-use super::coordinator::{Coordinator, HandOver, ReadPlan, Rules};
+use super::coordinator::{Coordinator, HandOver, MemberId, ReadPlan, Rules};
 use super::policy::{FailurePolicy, Hopeless};
 use super::testing::event_at;
 

@@ -16,9 +16,8 @@ use headwater_core::{
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::assignment::MemberId;
 use super::commit::CommitPlan;
-use super::coordinator::{Coordinator, Phase, Rules, Wake};
+use super::coordinator::{Coordinator, MemberId, Phase, Rules, Wake};
 use super::delivery::Settlement;
 use super::error::ConsumerError;
 use crate::retry::Backoff;

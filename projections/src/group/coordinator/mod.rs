@@ -21,14 +21,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Generation, GroupName, Order, Position, RecordedEvent, Slot, Timestamp};
+use headwater_core::{
+    Generation, GroupName, Order, Position, RecordedEvent, Slot, Timestamp, rebalance,
+};
 use tokio::time::Instant;
 
-use super::assignment::{MemberId, rebalance};
 use super::error::ConsumerError;
 use super::fair::Turns;
 use super::policy::FailurePolicy;
 use super::tracker::{Timer, Tracker};
+
+/// A member of a group, for as long as the group is open; never given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::group) struct MemberId(u64);
 
 /// What a coordinator goes by.
 #[derive(Clone, Debug)]
@@ -323,6 +328,7 @@ impl Coordinator {
             let stays = targets[0].filter(|target| self.members.contains_key(target));
             targets.fill(stays.or(members.first().copied()));
         } else {
+            let members: Vec<_> = members.into_iter().map(|member| (member, 1)).collect();
             rebalance(&mut targets, &members);
         }
         for (slot, target) in Slot::all().zip(targets) {
