@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod cloud_event;
 mod codec;
 mod condition;
 mod decider;
@@ -29,6 +30,7 @@ mod subscription;
 mod time;
 
 pub use append::{Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend};
+pub use cloud_event::{Attribute, CloudEvent, CloudEventJson};
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
 pub use decider::Decider;

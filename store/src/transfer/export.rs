@@ -1,15 +1,11 @@
 //! A log on its way out.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use headwater_core::{CodecId, LogId, Position, ReadError, StreamId, Timestamp};
-use jiff::fmt::temporal::DateTimePrinter;
+use headwater_core::{CloudEvent, CloudEventJson, LogId, Position, ReadError, StreamId, Timestamp};
 use serde::Serialize;
-use serde::de::IgnoredAny;
-use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::notes::{EndNote, GroupNote, LogNote, TailNote};
@@ -117,11 +113,9 @@ struct Lines<W> {
     hash: Xxh3,
     written: u64,
     count: u64,
-    log: LogId,
-    /// The member `source` of each line.
+    /// The attribute `source` of each line.
     source: String,
-    event_time: LastTime,
-    commit_time: LastTime,
+    json: CloudEventJson,
     tags: String,
 }
 
@@ -130,7 +124,7 @@ struct Lines<W> {
 struct NoteLine<'a, D> {
     specversion: &'static str,
     id: &'a str,
-    source: String,
+    source: &'a str,
     #[serde(rename = "type")]
     event_type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,10 +142,8 @@ impl<W: Write> Lines<W> {
             hash: Xxh3::new(),
             written: 0,
             count: 0,
-            log,
-            source: format!(",\"source\":\"{}\"", source(log)),
-            event_time: LastTime::default(),
-            commit_time: LastTime::default(),
+            source: CloudEvent::source_of(log),
+            json: CloudEventJson::default(),
             tags: String::new(),
         }
     }
@@ -171,9 +163,9 @@ impl<W: Write> Lines<W> {
         let line = NoteLine {
             specversion: "1.0",
             id,
-            source: source(self.log),
+            source: &self.source,
             event_type: format!("{NOTE}.{kind}"),
-            time: time.map(|time| rfc3339(time).to_string()),
+            time: time.map(|time| time.to_string()),
             headwater: kind,
             datacontenttype: JSON,
             data,
@@ -185,80 +177,62 @@ impl<W: Write> Lines<W> {
 
     fn event(&mut self, event: &EventRef<'_>, start: Position) -> Result<(), ExportError> {
         let record = *event.record();
-        let out = &mut self.buffer;
-        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
-        put_uuid(out, "id", event.id().as_uuid());
-        out.extend_from_slice(self.source.as_bytes());
-        put_text(out, "type", record.event_type);
-        put_text(out, "subject", record.stream);
-        self.event_time.put(out, "time", event.event_time());
-        put_number(out, "position", event.position().get());
-        put_number(out, "revision", event.revision().get());
-        if (Position::FIRST..=start).contains(&event.previous()) {
-            put_number(out, "previous", event.previous().get());
-        }
-        self.commit_time.put(out, "committime", event.commit_time());
-        put_integer(out, "schemaversion", event.schema_version().get());
-        put_integer(out, "codec", event.codec().get().into());
-        match (record.is_first_of_batch(), record.is_last_of_batch()) {
-            (true, true) => {}
-            (true, false) => put_text(out, "batch", "first"),
-            (false, false) => put_text(out, "batch", "inner"),
-            (false, true) => put_text(out, "batch", "last"),
-        }
-        self.metadata(event, record.metadata)?;
-        self.payload(event.codec(), record.payload);
-        self.end_line()
-    }
-
-    fn metadata(&mut self, event: &EventRef<'_>, metadata: &[u8]) -> Result<(), ExportError> {
-        let out = &mut self.buffer;
-        let (tags, mut headers) = (&mut self.tags, Vec::new());
+        let (mut correlation_id, mut causation_id, mut append_id) = (None, None, None);
+        let (mut partition_key, mut headers) = (None, Vec::new());
+        let tags = &mut self.tags;
         tags.clear();
-        for entry in metadata::each(metadata) {
+        for entry in metadata::each(record.metadata) {
             match entry.map_err(|fault| event.damaged(&fault))? {
-                Entry::Correlation(id) => put_uuid(out, "correlationid", id.as_uuid()),
-                Entry::Causation(id) => put_uuid(out, "causationid", id.as_uuid()),
-                Entry::Append(mark) => put_uuid(out, "appendid", mark.id.as_uuid()),
+                Entry::Correlation(id) => correlation_id = Some(id),
+                Entry::Causation(id) => causation_id = Some(id),
+                Entry::Append(mark) => append_id = Some(mark.id),
                 Entry::Tag(tag) => {
                     if !tags.is_empty() {
                         tags.push(' ');
                     }
                     tags.push_str(tag);
                 }
-                Entry::Key(key) => put_text(out, "partitionkey", key),
+                Entry::Key(key) => partition_key = Some(key),
                 Entry::Header(name, value) => headers.push((name, value)),
             }
         }
-        if !tags.is_empty() {
-            put_text(out, "tags", tags);
-        }
-        if !headers.is_empty() {
-            let pairs = serde_json::to_string(&headers);
-            put_text(out, "headers", &pairs.map_err(|error| ExportError::Write(error.into()))?);
-        }
-        Ok(())
-    }
-
-    fn payload(&mut self, codec: CodecId, payload: &[u8]) {
-        let out = &mut self.buffer;
-        let is_json = codec == CodecId::JSON;
-        let content = if is_json { JSON } else { "application/octet-stream" };
-        put_text(out, "datacontenttype", content);
-        if is_json && is_plain_json(payload) {
-            put_name(out, "data");
-            out.extend_from_slice(payload);
+        let headers = if headers.is_empty() {
+            Cow::default()
         } else {
-            put_name(out, "data_base64");
-            out.push(b'"');
-            let at = out.len();
-            let len = base64::encoded_len(payload.len(), true).expect("payloads fit memory");
-            out.resize(at + len, 0);
-            let encoded = STANDARD.encode_slice(payload, &mut out[at..]);
-            encoded.expect("there is room for it");
-            out.push(b'"');
-        }
-        out.push(b'}');
+            let pairs = serde_json::to_string(&headers);
+            pairs.map_err(|error| ExportError::Write(error.into()))?.into()
+        };
+        let removed = Position::FIRST..=start;
+        let event = CloudEvent {
+            id: event.id(),
+            source: &self.source,
+            event_type: record.event_type,
+            subject: record.stream,
+            time: event.event_time(),
+            position: event.position(),
+            revision: event.revision(),
+            previous: Some(event.previous()).filter(|previous| removed.contains(previous)),
+            commit_time: event.commit_time(),
+            schema_version: event.schema_version(),
+            codec: event.codec(),
+            batch: match (record.is_first_of_batch(), record.is_last_of_batch()) {
+                (true, true) => None,
+                (true, false) => Some("first"),
+                (false, false) => Some("inner"),
+                (false, true) => Some("last"),
+            },
+            correlation_id,
+            causation_id,
+            append_id,
+            partition_key,
+            tags: Cow::Borrowed(tags),
+            headers,
+            trace_parent: None,
+            trace_state: None,
+            payload: record.payload,
+        };
+        self.json.put(&event, &mut self.buffer);
+        self.end_line()
     }
 
     fn end_line(&mut self) -> Result<(), ExportError> {
@@ -285,77 +259,4 @@ impl<W: Write> Lines<W> {
         self.out.flush().map_err(ExportError::Write)?;
         Ok((self.count, self.written))
     }
-}
-
-/// Returns the source of a log's events.
-pub(super) fn source(log: LogId) -> String {
-    format!("urn:uuid:{log}")
-}
-
-/// The last time that was written, and its text: times in a row are often the same.
-#[derive(Default)]
-struct LastTime(Timestamp, Vec<u8>);
-
-impl LastTime {
-    fn put(&mut self, out: &mut Vec<u8>, name: &str, time: Timestamp) {
-        let Self(last, text) = self;
-        if *last != time || text.is_empty() {
-            *last = time;
-            text.clear();
-            let printed = DateTimePrinter::new().print_timestamp(&rfc3339(time), &mut *text);
-            printed.expect("a vector takes everything");
-        }
-        put_name(out, name);
-        out.push(b'"');
-        out.extend_from_slice(text);
-        out.push(b'"');
-    }
-}
-
-fn rfc3339(time: Timestamp) -> jiff::Timestamp {
-    let inside = jiff::Timestamp::from_nanosecond(time.as_nanos().into());
-    inside.expect("jiff's years go beyond ours, which end in 2262")
-}
-
-/// Returns whether a payload can stand in a line as it is, and is the same when it is taken out:
-/// JSON without white space but spaces, and those inside.
-fn is_plain_json(payload: &[u8]) -> bool {
-    let (Some(first), Some(last)) = (payload.first(), payload.last()) else { return false };
-    *first != b' '
-        && *last != b' '
-        && payload.iter().all(|&byte| byte >= b' ')
-        && std::str::from_utf8(payload)
-            .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
-}
-
-fn put_name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
-    put_name(out, name);
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        serde_json::to_writer(out, text).expect("a vector takes everything");
-    }
-}
-
-fn put_uuid(out: &mut Vec<u8>, name: &str, id: &Uuid) {
-    put_text(out, name, id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-}
-
-/// Writes a number that may be too large for the integers of `CloudEvents`.
-fn put_number(out: &mut Vec<u8>, name: &str, number: u64) {
-    put_name(out, name);
-    write!(out, "\"{number}\"").expect("a vector takes everything");
-}
-
-fn put_integer(out: &mut Vec<u8>, name: &str, number: u16) {
-    put_name(out, name);
-    write!(out, "{number}").expect("a vector takes everything");
 }

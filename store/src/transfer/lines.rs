@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use headwater_core::{
-    Append, AppendId, CodecId, GroupState, Headers, Key, LogId, NewEvent, Position, Revision,
-    SchemaVersion, StreamId, Tag, Timestamp, limits,
+    Append, AppendId, CloudEvent, CodecId, GroupState, Headers, Key, LogId, NewEvent, Position,
+    Revision, SchemaVersion, StreamId, Tag, Timestamp, limits,
 };
 use jiff::fmt::temporal::DateTimeParser;
 use serde::Deserialize;
@@ -17,7 +17,6 @@ use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::export::source;
 use super::notes::{EndNote, GroupNote, LogNote, TailNote};
 use super::{ImportError, JSON, NOTE, STEP_BYTES, VERSION};
 use crate::format::tails::StreamTail;
@@ -80,7 +79,7 @@ fn read_all(
 ) -> Result<(), ImportError> {
     let head = read_log(lines)?;
     let (id, log) = (head.id, head.log);
-    let source = source(id);
+    let source = CloudEvent::source_of(id);
     if !deliver(Parcel::Log(Box::new(head))) {
         return Ok(());
     }
@@ -156,7 +155,7 @@ fn read_log(lines: &mut Lines<impl Read>) -> Result<LogLines, ImportError> {
     if log.start == Position::START && log.tails + log.removals > 0 {
         return Err(line.fault("nothing was removed, and yet there are lines about it"));
     }
-    let source = source(id);
+    let source = CloudEvent::source_of(id);
     let mut tails: Vec<StreamTail> = Vec::new();
     for _ in 0..log.tails {
         lines.advance()?;
