@@ -16,6 +16,14 @@ pub(crate) fn later(now: Instant, by: Duration) -> Instant {
     now + by.min(FAR)
 }
 
+/// Sleeps until then, or for ever.
+pub(crate) async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
+
 /// The clock on the wall, which may be set while it runs.
 #[async_trait]
 pub trait Clock: fmt::Debug + Send + Sync + 'static {

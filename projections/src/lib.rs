@@ -7,6 +7,7 @@
 //!   [`Checkpoint`]; [`ProjectionRunner`] runs and rebuilds it.
 //! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.
 //!   Rebuilding a projection never comes near it.
+//! - A [`Bridge`] forwards the events of a group to another system, its [`Target`].
 //! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
 //!
 //! Everything here meets the log only through the traits of `headwater-core`, so any engine can
@@ -41,6 +42,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bridge;
 mod checkpoint;
 mod clock;
 mod group;
@@ -57,6 +59,10 @@ mod wait;
 /// Goes on implementations of [`Reactor`], as `#[async_trait]`: the attribute of the crate of this
 /// name, in a version that fits.
 pub use async_trait::async_trait;
+pub use bridge::{
+    Bridge, BridgeFailure, BridgeHandle, BridgeOptions, BridgePhase, BridgeStatus, BridgeStop,
+    Message, SendError, Target,
+};
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use clock::{Clock, SystemClock};
 pub use group::{

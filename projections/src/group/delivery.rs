@@ -142,6 +142,14 @@ impl Delivery {
         self.shared.settle(|group| group.park(place, cause, Instant::now()))
     }
 
+    /// Says that no further attempt will help: the event is parked, dropped, or stops the group, as
+    /// the group's policy says of hopeless ones.
+    pub fn give_up(mut self, cause: impl std::fmt::Display) -> Settlement {
+        self.settled = true;
+        let (place, cause) = (self.place(), cause.to_string());
+        self.shared.settle(|group| group.abandon(place, cause, Instant::now()))
+    }
+
     /// Starts the lease anew, for work that takes longer.
     pub fn renew(&self) -> Settlement {
         self.extend(self.shared.lease)

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{
-    EventPattern, GroupChange, GroupError, GroupKind, GroupLog, GroupName, GroupShape, NewGroup,
-    Order, Position, Query, Start, Visibility,
+    EventPattern, GroupChange, GroupError, GroupKind, GroupLog, GroupName, GroupShape, LogId,
+    NewGroup, Order, Position, Query, Start, Visibility,
 };
 
 use tokio::time::Instant;
@@ -210,6 +210,11 @@ impl ConsumerGroup {
     /// Returns the name.
     pub fn name(&self) -> &GroupName {
         self.shared().name()
+    }
+
+    /// Returns the log that it reads.
+    pub(crate) fn log_id(&self) -> LogId {
+        self.shared().log.id()
     }
 
     /// Returns how long a member may take to settle a delivery.

@@ -14,7 +14,6 @@ use headwater_core::{
     Timestamp, Visibility,
 };
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use super::commit::CommitPlan;
 use super::coordinator::{Coordinator, MemberId, Phase, Rules, Wake};
@@ -253,13 +252,5 @@ impl Shared {
 
     pub(super) fn read_failed(&self, after: Position, source: ReadError) -> ConsumerError {
         ConsumerError::Read { group: self.name.clone(), after, source }
-    }
-}
-
-/// Sleeps until then, or for ever.
-pub(super) async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

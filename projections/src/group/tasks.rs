@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::commit::runs;
 use super::coordinator::{Coordinator, HandOver, ReadPlan};
 use super::error::ConsumerError;
-use super::shared::{Shared, Task, sleep_until};
+use super::shared::{Shared, Task};
 use crate::clock::later;
+use crate::clock::sleep_until;
 use crate::retry::Backoff;
 
 /// How long to wait before trying again what the log has refused for now.

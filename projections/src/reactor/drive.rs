@@ -1,11 +1,9 @@
 //! One reactor at work: take a batch, react to each event, commit.
 
 use std::collections::VecDeque;
-use std::future::{pending, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,7 +16,7 @@ use crate::group::{ConsumerError, Delivery, Member, Settlement};
 use crate::retry::Backoff;
 
 /// How long to wait for further events before a commit that the log has refused is tried again.
-const COMMIT_BACKOFF: Backoff =
+pub(crate) const COMMIT_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
 
 pub(super) struct Drive<R: Reactor> {
@@ -138,16 +136,9 @@ impl<R: Reactor> Drive<R> {
         waiting: &VecDeque<Delivery>,
     ) -> Result<Result<(), ReactError>, String> {
         let key = delivery.idempotency_key();
-        let mut reaction = pin!(self.reactor.react(delivery.event(), &key));
         // After a panic the reactor is not called again.
-        let mut reaction = pin!(poll_fn(move |context| {
-            let polled = catch_unwind(AssertUnwindSafe(|| reaction.as_mut().poll(context)));
-            match polled {
-                Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
-                Err(panic) => Poll::Ready(Err(crate::panic::message(&*panic))),
-            }
-        }));
+        let reaction = self.reactor.react(delivery.event(), &key);
+        let mut reaction = pin!(crate::panic::caught(reaction));
         loop {
             tokio::select! {
                 biased;

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(crate) use self::drive::COMMIT_BACKOFF;
 use self::drive::Drive;
 pub use self::status::{ReactorFailure, ReactorPhase, ReactorStatus, ReactorStop};
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
 use crate::wait::WaitError;
 
 /// Leases are not renewed more often than this, which is as fine as tokio's timers are.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
+pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
 
 /// Does something about events: sends a mail, calls a service, issues a command.
 ///

@@ -43,6 +43,21 @@ impl Coordinator {
         running
     }
 
+    /// Takes back a delivery that is hopeless. Returns false, and does nothing, if it lost its event.
+    pub(in crate::group) fn abandon(
+        &mut self,
+        (slot, at, token): (Slot, Position, u64),
+        cause: String,
+        now: Instant,
+    ) -> bool {
+        let running = self.end_lease(slot, at, token, now);
+        if running {
+            self.dirty.insert(slot);
+            self.give_up(slot, at, cause, now);
+        }
+        running
+    }
+
     /// Sets a delivery aside with the later events of its key. Returns false, and does nothing, if
     /// it lost its event.
     pub(in crate::group) fn park(

@@ -1,0 +1,218 @@
+//! One bridge at work: take events as there is room, send them beside each other, settle each as
+//! its answer comes, and commit what was settled while the next ones are under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_core::Timestamp;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::circuit::{Circuit, Epoch};
+use super::error::SendError;
+use super::status::{BridgeFailure, BridgePhase, BridgeStatus, BridgeStop};
+use super::{Message, Target};
+use crate::clock::{later, sleep_until};
+use crate::group::{Delivery, Member, Settlement};
+use crate::reactor::{COMMIT_BACKOFF, HEARTBEAT_MIN};
+
+pub(super) struct Drive<T> {
+    pub(super) target: Arc<T>,
+    pub(super) member: Member,
+    pub(super) source: Arc<str>,
+    pub(super) concurrency: usize,
+    pub(super) lease: Duration,
+    pub(super) circuit: Circuit,
+    pub(super) sending: JoinSet<Sent>,
+    /// Whether something was settled since the last commit.
+    pub(super) uncommitted: bool,
+    /// How many commits in a row the log has refused.
+    pub(super) commit_failures: u32,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) status: Arc<watch::Sender<BridgeStatus>>,
+}
+
+/// What came of an event.
+pub(super) struct Sent {
+    delivery: Delivery,
+    epoch: Epoch,
+    /// What the target said, or the text of its panic.
+    outcome: Result<Result<(), SendError>, String>,
+}
+
+impl<T: Target> Drive<T> {
+    /// Works until told to stop or until something fails for good.
+    pub(super) async fn run(mut self) -> Result<(), Arc<BridgeStop>> {
+        let mut worked = self.work().await;
+        while let Some(sent) = self.sending.join_next().await {
+            worked = worked.and(self.settle(sent));
+        }
+        // What was settled is committed, and the slots go to others.
+        let left = self.member.leave().await;
+        let done = worked.and(left.map_err(BridgeStop::Group)).map_err(Arc::new);
+        let cause = match &done {
+            Ok(()) => Arc::new(BridgeStop::Shutdown),
+            Err(cause) => {
+                tracing::error!(%cause, "the bridge stops");
+                Arc::clone(cause)
+            }
+        };
+        self.status.send_modify(|status| status.enter(BridgePhase::Stopped { cause }));
+        done
+    }
+
+    async fn work(&mut self) -> Result<(), BridgeStop> {
+        loop {
+            let room = self.room();
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                () = async { drop(self.stopping.wait_for(|&stop| stop).await) } => return Ok(()),
+                Some(sent) = self.sending.join_next() => self.settle(sent)?,
+                next = self.member.next(room), if room > 0 => {
+                    self.send(next.map_err(BridgeStop::Group)?);
+                }
+                () = sleep_until(wake) => {}
+            }
+            while let Some(sent) = self.sending.try_join_next() {
+                self.settle(sent)?;
+            }
+            // Before the commit, so that these are under way meanwhile.
+            let room = self.room();
+            if room > 0 {
+                let next = self.member.try_next(room);
+                self.send(next.map_err(BridgeStop::Group)?);
+            }
+            self.commit().await?;
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.circuit.room(self.sending.len(), self.concurrency, Instant::now())
+    }
+
+    /// Returns when there is something to do though nothing happens.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        // Once that has passed, an event may be taken, or is under way.
+        let try_target = self.circuit.open_until().filter(|&until| until > now);
+        let commit = (self.commit_failures > 0)
+            .then(|| later(now, COMMIT_BACKOFF.jittered(self.commit_failures)));
+        try_target.into_iter().chain(commit).min()
+    }
+
+    fn send(&mut self, deliveries: Vec<Delivery>) {
+        let heartbeat = (self.lease / 3).max(HEARTBEAT_MIN);
+        let epoch = self.circuit.epoch();
+        for delivery in deliveries {
+            let (target, source) = (Arc::clone(&self.target), Arc::clone(&self.source));
+            self.sending.spawn(async move {
+                let outcome = hand_over(&*target, &delivery, &source, heartbeat).await;
+                Sent { delivery, epoch, outcome }
+            });
+        }
+    }
+
+    fn settle(&mut self, sent: Result<Sent, JoinError>) -> Result<(), BridgeStop> {
+        let Sent { delivery, epoch, outcome } = sent.map_err(|_| BridgeStop::Runtime)?;
+        let (position, attempt) = (delivery.event().position, delivery.attempt());
+        let outcome = outcome.map_err(|message| {
+            tracing::error!(%position, message, "a target panicked");
+            BridgeStop::Panicked { position, message }
+        })?;
+        self.uncommitted = true;
+        let Err(error) = outcome else {
+            self.circuit.answered(epoch);
+            let counted = delivery.ack() == Settlement::Counted;
+            self.status.send_modify(|status| {
+                status.forwarded += u64::from(counted);
+                if self.circuit.open_until().is_none() {
+                    status.enter(BridgePhase::Running);
+                }
+            });
+            return Ok(());
+        };
+        let cause = error.chain();
+        tracing::warn!(%position, attempt, %cause, "an event was not forwarded");
+        let now = Instant::now();
+        let opened = match &error {
+            SendError::Refused(_) => {
+                self.circuit.answered(epoch);
+                delivery.give_up(cause);
+                None
+            }
+            SendError::Failed { retry_after, .. } => {
+                match retry_after {
+                    Some(delay) => delivery.fail_after(cause, *delay),
+                    None => delivery.fail(cause),
+                };
+                self.circuit.failed(epoch, position, now)
+            }
+            SendError::Unavailable { retry_after, .. } => {
+                delivery.release();
+                self.circuit.unavailable(epoch, *retry_after, now)
+            }
+        };
+        self.note(BridgeFailure { position, attempt, error }, opened);
+        Ok(())
+    }
+
+    fn note(&self, failure: BridgeFailure, opened: Option<Duration>) {
+        self.status.send_modify(|status| {
+            match &failure.error {
+                SendError::Refused(_) => status.refused += 1,
+                SendError::Failed { .. } => status.failed += 1,
+                SendError::Unavailable { .. } => status.unavailable += 1,
+            }
+            if let Some(wait) = opened {
+                let (until, cause) = (Timestamp::now().saturating_add(wait), failure.error.clone());
+                status.enter(BridgePhase::Waiting { until, cause });
+            } else if self.circuit.open_until().is_none() {
+                status.enter(BridgePhase::Running);
+            }
+            status.last_failure = Some(failure);
+        });
+    }
+
+    /// Where the log refuses for a while, what was settled stays in memory and goes with the next
+    /// commit.
+    async fn commit(&mut self) -> Result<(), BridgeStop> {
+        if !self.uncommitted {
+            return Ok(());
+        }
+        match self.member.commit().await {
+            Ok(()) => {
+                self.uncommitted = false;
+                self.commit_failures = 0;
+                Ok(())
+            }
+            Err(error) if error.is_passing() => {
+                self.commit_failures = self.commit_failures.saturating_add(1);
+                tracing::warn!(member = self.member.name(), %error, "a commit waits for the next one");
+                Ok(())
+            }
+            Err(error) => Err(BridgeStop::Group(error)),
+        }
+    }
+}
+
+/// Gives an event to the target, and keeps its lease meanwhile. A panic comes back as its text.
+async fn hand_over(
+    target: &impl Target,
+    delivery: &Delivery,
+    source: &str,
+    heartbeat: Duration,
+) -> Result<Result<(), SendError>, String> {
+    let key = delivery.idempotency_key();
+    let (event, attempt) = (delivery.event(), delivery.attempt());
+    let message = Message { event, key: &key, attempt, source };
+    let mut sending = std::pin::pin!(crate::panic::caught(target.send(&message)));
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut sending => return outcome,
+            () = tokio::time::sleep(heartbeat) => drop(delivery.renew()),
+        }
+    }
+}
