@@ -8,6 +8,7 @@
 //! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.
 //!   Rebuilding a projection never comes near it.
 //! - A [`Bridge`] forwards the events of a group to another system, its [`Target`].
+//! - [`Requests`] sends a request and waits for its reply; a [`Responder`] answers each once.
 //! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
 //!
 //! Everything here meets the log only through the traits of `headwater-core`, so any engine can
@@ -50,6 +51,7 @@ mod lag;
 mod panic;
 mod projection;
 mod reactor;
+mod request;
 mod retry;
 mod runner;
 mod sink;
@@ -75,6 +77,10 @@ pub use projection::{ApplyError, Projection};
 pub use reactor::{
     ReactError, Reactor, ReactorFailure, ReactorHandle, ReactorOptions, ReactorPhase,
     ReactorRunner, ReactorStatus, ReactorStop,
+};
+pub use request::{
+    Answer, REPLY_STATUS, REPLY_TO, Reply, RequestError, Requests, Responder, Responding,
+    SentRequest,
 };
 pub use retry::Backoff;
 pub use runner::{
