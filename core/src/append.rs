@@ -12,6 +12,7 @@ use crate::condition::{Condition, Conflict};
 use crate::event::NewEvent;
 use crate::id::AppendId;
 use crate::limits;
+use crate::name::GroupName;
 use crate::position::{Position, SchemaVersion};
 
 /// What a log promises for an acknowledged append, named for what it survives.
@@ -246,6 +247,25 @@ pub enum InvalidAppend {
     },
 }
 
+/// A group that producers must not outrun is too far behind. Nothing was written; append again
+/// when it has caught up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "group {group} is {lag} {measure} behind the log, and producers wait until it is no more than {mark}; append again when it has caught up"
+)]
+pub struct Overrun {
+    /// The group.
+    pub group: GroupName,
+    /// What is counted: `events`, `bytes` or `ms`.
+    pub measure: &'static str,
+    /// How far behind the group is.
+    pub lag: u64,
+    /// How far it may be: the high mark, or once that was passed, the low one.
+    pub mark: u64,
+    /// How long the append has waited.
+    pub waited: Duration,
+}
+
 /// Why an append failed. [`AppendError::effect`] says whether it may have happened all the same.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -291,6 +311,9 @@ pub enum AppendError {
     /// The log could not check the condition, because reading it failed. Nothing was written.
     #[error("the condition could not be checked")]
     Check(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A group is too far behind, in a log that holds up producers then. Nothing was written.
+    #[error(transparent)]
+    Overrun(#[from] Overrun),
     /// Another engine's own failure.
     #[error("the log's engine failed")]
     Engine {

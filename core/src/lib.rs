@@ -29,7 +29,9 @@ mod slot;
 mod subscription;
 mod time;
 
-pub use append::{Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend};
+pub use append::{
+    Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend, Overrun,
+};
 pub use cloud_event::{Attribute, CloudEvent, CloudEventJson};
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};

@@ -260,6 +260,26 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
         Ok(low)
     }
 
+    /// Returns how many bytes a reader at `after` has before it until it has read `through`, as the
+    /// engine stores them; 0 where `through` is not behind `after`. `None` if the engine has no
+    /// cheap answer.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::BeyondHead`] and [`ReadError::BelowStart`] as reading there would.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<Option<u64>, ReadError> {
+        let _ = (after, through);
+        Ok(None)
+    }
+
     /// Returns what readers that must never see an event vanish should ask for: durable events
     /// where the log syncs by itself, committed ones where it does not.
     fn settled_visibility(&self) -> Visibility {

@@ -21,7 +21,8 @@ use crate::time::Timestamp;
 
 /// A log in memory. Clones share it; it is gone with the last one.
 ///
-/// It forgets no append id, and calls itself [`Durability::Os`].
+/// It forgets no append id, calls itself [`Durability::Os`], and counts payloads where it is asked
+/// for bytes ([`EventLog::bytes_between`]).
 #[derive(Clone, Debug)]
 pub struct MemoryLog {
     shared: Arc<Shared>,
@@ -237,6 +238,20 @@ impl EventLog for MemoryLog {
         let mut head = self.shared.head.subscribe();
         let reached = head.wait_for(|&head| head >= position).await;
         reached.map(|head| *head).map_err(|_| ReadError::Closed)
+    }
+
+    async fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<Option<u64>, ReadError> {
+        let state = self.state();
+        let head = state.head();
+        if let Some(asked) = [after, through].into_iter().find(|&asked| asked > head) {
+            return Err(ReadError::BeyondHead { asked, head });
+        }
+        let between = state.events.iter().filter(|e| e.position > after && e.position <= through);
+        Ok(Some(between.map(|e| e.payload.len() as u64).sum()))
     }
 
     fn subscribe(&self, query: Query, after: Position) -> Subscription {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater_core::{EventLog, Position, Query, Read, ReadError, Timestamp, Visibility};
 
-/// How far behind the head of the log a reader is, in events and in time.
+/// How far behind the head of the log a reader is, in events, bytes and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// How many positions lie between the reader and the head.
@@ -12,6 +12,9 @@ pub struct Lag {
     /// Whether `events` is exact. Where the reader selects only some events, or the engine
     /// leaves gaps, it is an upper bound.
     pub exact: bool,
+    /// How many bytes of the log lie between, as its engine stores them, whether the reader
+    /// selects them or not; `None` if the engine cannot say.
+    pub bytes: Option<u64>,
     /// How long ago the first event was committed that the reader has not handled, by the wall
     /// clock. An upper bound where `events` is one.
     pub time: Duration,
@@ -27,8 +30,9 @@ impl Lag {
     ) -> Result<Self, ReadError> {
         let head = log.head(visibility).await?;
         let events = head.events_since(reached).unwrap_or(0);
-        let mut lag = Self { events, exact, time: Duration::ZERO };
+        let mut lag = Self { events, exact, bytes: Some(0), time: Duration::ZERO };
         if events > 0 {
+            lag.bytes = log.bytes_between(reached, head).await?;
             let first = Read::forward(Query::all(), reached).limit(1).visible(visibility);
             if let Some(event) = log.read(first).await?.events.first() {
                 lag.time = Timestamp::now().saturating_since(event.commit_time);

@@ -9,6 +9,7 @@
 //!   Rebuilding a projection never comes near it.
 //! - A [`Bridge`] forwards the events of a group to another system, its [`Target`].
 //! - [`Requests`] sends a request and waits for its reply; a [`Responder`] answers each once.
+//! - A [`GatedLog`] holds up producers that outrun a group.
 //! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
 //!
 //! Everything here meets the log only through the traits of `headwater-core`, so any engine can
@@ -46,6 +47,7 @@
 mod bridge;
 mod checkpoint;
 mod clock;
+mod gate;
 mod group;
 mod lag;
 mod panic;
@@ -67,6 +69,7 @@ pub use bridge::{
 };
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use clock::{Clock, SystemClock};
+pub use gate::{GatedLog, HighWater, Level, Overflow};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,
     Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Settlement,

@@ -523,6 +523,14 @@ impl EventLog for Store {
         self.inner.view.position_at(time)
     }
 
+    async fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<Option<u64>, ReadError> {
+        self.inner.view.bytes_between(after, through).map(Some)
+    }
+
     async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {
         self.inner.view.stream_end(stream).map(|(revision, _)| revision)
     }

@@ -277,6 +277,19 @@ impl ReadOnlyStore {
         self.view.position_at(time)
     }
 
+    /// Returns how many bytes of the log lie behind `after` up to and with `through`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if a position lies outside of the log, or it cannot be read.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the segments between, each of which is opened once.
+    pub fn bytes_between(&self, after: Position, through: Position) -> Result<u64, ReadError> {
+        self.view.bytes_between(after, through)
+    }
+
     /// Walks over all events after a position without copying them.
     ///
     /// # Errors

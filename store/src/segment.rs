@@ -325,6 +325,20 @@ impl Segment {
         }
     }
 
+    /// Returns how many bytes the frames take that hold what lies up to and with a position, the
+    /// last one as far as the record reaches.
+    pub(crate) fn bytes_through(&self, position: Position) -> Result<u64, ReadError> {
+        // Where the bytes end first: what is indexed afterwards reaches that far at least.
+        let end = self.end();
+        let next = self.deltas_through(position);
+        let end = match next {
+            0 => FRAMES_AT,
+            _ if next >= self.events() => end,
+            _ => self.locate(next)?.offset.into(),
+        };
+        Ok(end - FRAMES_AT)
+    }
+
     /// Returns the first event that was committed after `time`; the end if there is none.
     pub(crate) fn first_after(&self, time: Timestamp) -> Result<u32, ReadError> {
         let place = self.ask(|index| {

@@ -39,6 +39,8 @@ pub(crate) struct SegmentEntry {
     /// First position of the segment behind it, once there is one.
     next: OnceLock<Position>,
     open: RwLock<Option<Arc<Segment>>>,
+    /// How many bytes its frames take, once it is sealed and somebody has asked.
+    frames_bytes: OnceLock<u64>,
     /// When it was asked for last, in look-ups.
     used: AtomicU64,
     look_ups: Arc<AtomicU64>,
@@ -146,7 +148,8 @@ impl SegmentEntry {
         let (next, used, look_ups) =
             (OnceLock::new(), AtomicU64::new(0), Arc::clone(&home.look_ups));
         let open = RwLock::new(open);
-        Self { id, base, next, open, used, look_ups, home: Arc::downgrade(home) }
+        let (frames_bytes, home) = (OnceLock::new(), Arc::downgrade(home));
+        Self { id, base, next, open, frames_bytes, used, look_ups, home }
     }
 
     fn followed_by(&self, next: Position) {
@@ -194,6 +197,15 @@ impl SegmentEntry {
         drop(open);
         home.register(self);
         Ok(segment)
+    }
+
+    /// Returns how many bytes the frames of a sealed segment take.
+    pub(crate) fn frames_bytes(self: &Arc<Self>) -> Result<u64, ReadError> {
+        if let Some(&bytes) = self.frames_bytes.get() {
+            return Ok(bytes);
+        }
+        let bytes = self.get()?.bytes_through(Position::MAX)?;
+        Ok(*self.frames_bytes.get_or_init(|| bytes))
     }
 
     fn close(&self) {

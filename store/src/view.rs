@@ -11,7 +11,7 @@ use crate::index::{append_term, identified_term, stream_term};
 use crate::mark::Watermark;
 use crate::planted::{Bug, planted};
 use crate::search::{Flow, Search};
-use crate::segments::{SegmentEntry, SegmentList, Segments};
+use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
 use crate::sync::watch;
 use crate::tails::TailsFile;
 use crate::writer::Remembered;
@@ -234,6 +234,41 @@ impl View {
         let Some(segment) = segments.get(from) else { return Ok(head) };
         let segment = segment.get()?;
         Ok(segment.position(segment.first_after(time)?).previous().min(head))
+    }
+
+    /// Returns how many bytes of frames and records lie behind `after` up to and with `through`.
+    /// The header of a frame counts with what stands before it.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the segments between; a sealed one is opened the first time that it lies whole
+    /// between two positions.
+    pub(crate) fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<u64, ReadError> {
+        let head = self.head(Visibility::Committed);
+        if let Some(asked) = [after, through].into_iter().find(|&asked| asked > head) {
+            return Err(ReadError::BeyondHead { asked, head });
+        }
+        self.check_start(after)?;
+        if after >= through {
+            return Ok(0);
+        }
+        let segments = self.segments();
+        let (first, last) = (holding(&segments, after.next()), holding(&segments, through));
+        let mut bytes = 0;
+        for (index, entry) in segments.iter().enumerate().take(last + 1).skip(first) {
+            bytes += match index {
+                _ if index == first || index == last => {
+                    let segment = entry.get()?;
+                    segment.bytes_through(through)? - segment.bytes_through(after)?
+                }
+                _ => entry.frames_bytes()?,
+            };
+        }
+        Ok(bytes)
     }
 
     /// Returns whether a search is about streams alone that have lost nothing to retention.

@@ -27,6 +27,7 @@ use headwater_core::{
     NewGroup, Order, Position, Query, Start, Visibility,
 };
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
@@ -34,6 +35,7 @@ pub use self::error::ConsumerError;
 pub use self::member::Member;
 pub use self::policy::{FailurePolicy, Hopeless};
 pub use self::share::{Receipt, ReceiptError, Received, ShareGroup, ShareOptions};
+pub(crate) use self::shared::Reached;
 use self::shared::Shared;
 pub use self::status::{GroupPhase, GroupStatus, MemberStatus};
 use crate::lag::Lag;
@@ -201,6 +203,11 @@ impl ConsumerGroup {
         ];
         let handle = Arc::new(Handle { shared, tasks });
         Ok(Self { handle })
+    }
+
+    /// Returns how far the group is, as it goes on.
+    pub(crate) fn reached(&self) -> watch::Receiver<Reached> {
+        self.shared().reached()
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -23,9 +23,9 @@ use crate::retry::Backoff;
 
 /// How far a group is, for those who wait for it.
 #[derive(Clone, Debug)]
-pub(super) struct Reached {
-    pub(super) floor: Position,
-    pub(super) over: Option<ConsumerError>,
+pub(crate) struct Reached {
+    pub(crate) floor: Position,
+    pub(crate) over: Option<ConsumerError>,
 }
 
 /// Who tries again what the log refuses for now.

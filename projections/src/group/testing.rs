@@ -150,6 +150,14 @@ impl EventLog for WatchedLog {
         self.inner.wait_for(at, visibility).await
     }
 
+    async fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<Option<u64>, ReadError> {
+        self.inner.bytes_between(after, through).await
+    }
+
     fn subscribe(&self, query: Query, after: Position) -> Subscription {
         self.inner.subscribe(query, after)
     }

@@ -37,6 +37,7 @@ struct GroupJson<'a> {
     name: &'a str,
     floor: Position,
     lag: Option<u64>,
+    lag_bytes: Option<u64>,
     generation: u64,
     start: Position,
     paused: bool,
@@ -59,13 +60,12 @@ struct RunJson<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let store = ReadOnlyStore::open(&args.dir)?;
-    let head = store.head();
     let mut out = output::open();
     for group in store.groups() {
         if args.json {
-            output::json_line(&mut out, &json(group, head))?;
+            output::json_line(&mut out, &json(group, &store))?;
         } else {
-            human(&mut out, group, head, args.slots)?;
+            human(&mut out, group, &store, args.slots)?;
         }
     }
     if store.groups().is_empty() && store.groups_damage().is_none() && !args.json {
@@ -83,7 +83,13 @@ pub(crate) fn lag(group: &GroupState, head: Position) -> String {
     }
 }
 
-fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
+/// Returns how many bytes of the log lie behind the floor of a group. What cannot be read is the
+/// matter of `verify`.
+fn lag_bytes(group: &GroupState, store: &ReadOnlyStore) -> Option<u64> {
+    store.bytes_between(group.floor(), store.head()).ok()
+}
+
+fn json<'a>(group: &'a GroupState, store: &ReadOnlyStore) -> GroupJson<'a> {
     let runs = group.runs().map(|(slots, progress)| RunJson {
         first_slot: slots.first().get(),
         last_slot: slots.last().get(),
@@ -94,7 +100,8 @@ fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
     GroupJson {
         name: group.definition.name.as_str(),
         floor: group.floor(),
-        lag: head.events_since(group.floor()),
+        lag: store.head().events_since(group.floor()),
+        lag_bytes: lag_bytes(group, store),
         generation: group.generation.get(),
         start: group.definition.start,
         paused: group.paused,
@@ -107,12 +114,13 @@ fn json(group: &GroupState, head: Position) -> GroupJson<'_> {
 fn human(
     out: &mut impl Write,
     group: &GroupState,
-    head: Position,
+    store: &ReadOnlyStore,
     slots: bool,
 ) -> Result<(), Failure> {
     writeln!(out, "{}", group.definition.name)?;
     writeln!(out, "  floor       {}", group.floor())?;
-    writeln!(out, "  lag         {}", lag(group, head))?;
+    let bytes = lag_bytes(group, store).map_or(String::new(), |b| format!(", {}", output::size(b)));
+    writeln!(out, "  lag         {}{bytes}", lag(group, store.head()))?;
     writeln!(out, "  generation  {}", group.generation)?;
     let shape = &group.definition.shape;
     let kind = match (shape.kind, shape.order) {

@@ -297,3 +297,33 @@ fn a_reader_beside_the_writer_knows_what_is_durable() {
     assert_eq!(reader.refresh().unwrap(), Position::new(4));
     assert_eq!(reader.read(&durable).unwrap().events.len(), 3);
 }
+
+#[test]
+fn the_bytes_between_positions_are_those_on_disk() {
+    let dir = temp();
+    let store = open(&dir, small());
+    let wide = "x".repeat(1_000);
+    for number in 0..400 {
+        let payload = &wide[..(number * 37) % 1_000];
+        store.append_blocking(one(&format!("a-{number}"), payload)).unwrap();
+    }
+    let between = |after: u64, through: u64| {
+        let (after, through) = (Position::new(after), Position::new(through));
+        pollster::block_on(store.bytes_between(after, through)).unwrap().unwrap()
+    };
+    let frames: u64 = ReadOnlyStore::open(store.path())
+        .unwrap()
+        .segments()
+        .unwrap()
+        .iter()
+        .map(|segment| segment.used_bytes - 4_096)
+        .sum();
+    assert_eq!(between(0, 400), frames);
+    assert_eq!((between(7, 7), between(9, 7)), (0, 0));
+    for cut in 1..400 {
+        assert_eq!(between(0, cut) + between(cut, 400), frames, "cut at {cut}");
+        assert!(between(cut - 1, cut) > (cut - 1) * 37 % 1_000, "event {cut}");
+    }
+    let beyond = pollster::block_on(store.bytes_between(Position::START, Position::new(401)));
+    assert!(matches!(beyond, Err(ReadError::BeyondHead { .. })), "{beyond:?}");
+}

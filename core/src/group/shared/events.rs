@@ -62,6 +62,14 @@ impl EventLog for SharedGroups {
         self.events.position_at(time).await
     }
 
+    async fn bytes_between(
+        &self,
+        after: Position,
+        through: Position,
+    ) -> Result<Option<u64>, ReadError> {
+        self.events.bytes_between(after, through).await
+    }
+
     fn settled_visibility(&self) -> Visibility {
         self.events.settled_visibility()
     }
