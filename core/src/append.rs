@@ -14,6 +14,7 @@ use crate::id::AppendId;
 use crate::limits;
 use crate::name::GroupName;
 use crate::position::{Position, SchemaVersion};
+use crate::trace::TraceContext;
 
 /// What a log promises for an acknowledged append, named for what it survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +106,13 @@ impl Append {
     #[must_use]
     pub fn synced(mut self) -> Self {
         self.sync = true;
+        self
+    }
+
+    /// Says of each event from where in a trace it comes, unless it says so already.
+    #[must_use]
+    pub fn traced(mut self, context: &TraceContext) -> Self {
+        self.events = self.events.into_iter().map(|event| event.traced(context)).collect();
         self
     }
 

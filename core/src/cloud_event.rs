@@ -19,6 +19,7 @@ use crate::id::{AppendId, CorrelationId, EventId, LogId};
 use crate::name::{Key, Tag};
 use crate::position::{Position, Revision, SchemaVersion};
 use crate::time::Timestamp;
+use crate::trace::TRACEPARENT;
 
 /// The version of the specification.
 const SPECVERSION: &str = "1.0";
@@ -134,7 +135,7 @@ impl<'a> CloudEvent<'a> {
             partition_key: event.key.as_ref().map(Key::as_str),
             tags: tags.join(" ").into(),
             headers: headers.into(),
-            trace_parent: event.headers.get("traceparent"),
+            trace_parent: event.headers.get(TRACEPARENT),
             trace_state: event.headers.get("tracestate"),
             payload: &event.payload,
         }

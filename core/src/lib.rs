@@ -28,6 +28,7 @@ mod schedule;
 mod slot;
 mod subscription;
 mod time;
+mod trace;
 
 pub use append::{
     Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend, Overrun,
@@ -62,3 +63,4 @@ pub use schedule::{Interval, InvalidSchedule, Schedule};
 pub use slot::{InvalidSlot, SLOT_COUNT, Slot};
 pub use subscription::Subscription;
 pub use time::Timestamp;
+pub use trace::{InvalidTraceparent, TRACEPARENT, TRACESTATE, TraceContext};

@@ -8,6 +8,7 @@ use headwater_core::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::circuit::{Circuit, Epoch};
 use super::error::SendError;
@@ -207,7 +208,8 @@ async fn hand_over(
     let key = delivery.idempotency_key();
     let (event, attempt) = (delivery.event(), delivery.attempt());
     let message = Message { event, key: &key, attempt, source };
-    let mut sending = std::pin::pin!(crate::panic::caught(target.send(&message)));
+    let sending = target.send(&message).instrument(delivery.span());
+    let mut sending = std::pin::pin!(crate::panic::caught(sending));
     loop {
         tokio::select! {
             biased;

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{AppendId, EventId, Generation, GroupId, Position, RecordedEvent, Slot};
+use headwater_core::{
+    AppendId, EventId, Generation, GroupId, Position, RecordedEvent, Slot, TRACEPARENT,
+};
 use tokio::time::Instant;
 
 use super::coordinator::Dispatch;
@@ -87,6 +89,25 @@ impl Delivery {
     /// Returns the ownership under which it was delivered.
     pub fn generation(&self) -> Generation {
         self.dispatch.generation
+    }
+
+    /// Makes the span in which to handle the event: `headwater.delivery`, at level info, with the
+    /// fields `group`, `position`, `event_type`, `attempt`, `correlation_id` and `traceparent`.
+    /// Reactors and bridges run in one; whoever pulls enters it.
+    ///
+    /// Where the trace goes to `OpenTelemetry`, make the context of
+    /// [`TraceContext`](headwater_core::TraceContext) its parent.
+    pub fn span(&self) -> tracing::Span {
+        let event = self.event();
+        tracing::info_span!(
+            "headwater.delivery",
+            group = %self.shared.name(),
+            position = event.position.get(),
+            event_type = event.event_type.as_str(),
+            attempt = self.attempt(),
+            correlation_id = event.correlation_id.map(tracing::field::display),
+            traceparent = event.headers.get(TRACEPARENT),
+        )
     }
 
     /// Returns what names the handling of this event by this group.

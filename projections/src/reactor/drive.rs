@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
 use super::{ReactError, Reactor, ReactorOptions};
@@ -137,7 +138,7 @@ impl<R: Reactor> Drive<R> {
     ) -> Result<Result<(), ReactError>, String> {
         let key = delivery.idempotency_key();
         // After a panic the reactor is not called again.
-        let reaction = self.reactor.react(delivery.event(), &key);
+        let reaction = self.reactor.react(delivery.event(), &key).instrument(delivery.span());
         let mut reaction = pin!(crate::panic::caught(reaction));
         loop {
             tokio::select! {

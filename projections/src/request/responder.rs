@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_core::{
     Append, AppendError, CodecError, CodecId, Condition, Conflict, EventLog, EventType,
-    ExpectedRevision, Headers, NewEvent, RecordedEvent, StreamId,
+    ExpectedRevision, Headers, NewEvent, RecordedEvent, StreamId, TraceContext,
 };
 
 use super::{FAILED, REPLY_STATUS, REPLY_TO, first_of};
@@ -134,6 +134,10 @@ impl<R: Responder> Responding<R> {
         reply.headers = headers;
         let mut append = Append::new([reply]).under(condition);
         append.events.extend(events);
+        // The trace goes on in what the request brings about.
+        if let Some(context) = TraceContext::from_headers(&request.headers) {
+            append = append.traced(&context);
+        }
         let append = append.expecting(reply_to.clone(), ExpectedRevision::NoStream);
         match self.log.append(append).await {
             Ok(_) => Ok(()),

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use headwater_core::{EventType, MemoryLog};
+use headwater_core::{EventType, MemoryLog, TraceContext};
 
 use super::*;
 use crate::group::testing::{WatchedLog, event};
@@ -93,8 +93,10 @@ async fn a_reply_names_its_request() {
     let log = WatchedLog::new();
     let _running = respond(&log, &Echo::default()).await;
     let requests = requests(&log).await;
-    let asked = asking(1);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+    let asked = asking(1).traced(&trace);
     let reply = requests.request(asked.clone(), SECOND).await.unwrap();
+    assert_eq!(TraceContext::from_headers(&reply.event.headers), Some(trace));
     assert_eq!(reply.event.causation_id, Some(asked.id));
     assert_eq!(reply.event.correlation_id, Some(asked.id.into()));
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use headwater_core::{EventId, Position, RecordedEvent};
+use headwater_core::{EventId, Position, RecordedEvent, TRACEPARENT};
 
 use super::status::StopCause;
 use crate::checkpoint::{Checkpoint, ProjectionId};
@@ -78,7 +78,22 @@ impl<P: Projection> Worker<P> {
     ) -> Result<(), StopCause> {
         let (failed, checkpoint) = (Self::sink_failed(&self.name), self.checkpoint(through, event));
         let mut tx = self.sink.begin().map_err(&failed)?;
+        let _batch = tracing::info_span!(
+            "headwater.batch",
+            projection = %self.name,
+            events = events.len(),
+            through = through.get(),
+        )
+        .entered();
         for event in events {
+            let _event = tracing::debug_span!(
+                "headwater.apply",
+                position = event.position.get(),
+                event_type = event.event_type.as_str(),
+                correlation_id = event.correlation_id.map(tracing::field::display),
+                traceparent = event.headers.get(TRACEPARENT),
+            )
+            .entered();
             current.set(Some(event.position));
             let applied = self.projection.apply(&mut tx, event);
             applied.map_err(|error| StopCause::Apply {
