@@ -7,7 +7,7 @@ use headwater_core::{EventLog, GroupError, Query, Read};
 
 use super::*;
 use crate::group::testing::{
-    WatchedLog, append, deliveries, io_error, open, open_with, options, renewals,
+    WatchedLog, append, deliveries, io_error, open, open_with, options, renewals, written,
 };
 use crate::group::{FailurePolicy, GroupOptions, Hopeless};
 
@@ -261,20 +261,6 @@ async fn a_closed_group_stops_the_reactor() {
     assert!(matches!(*error, ReactorStop::Group(_)), "{error}");
 }
 
-/// What a subscriber writes.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 struct Saying;
 
 #[async_trait]
@@ -287,10 +273,7 @@ impl Reactor for Saying {
 
 #[tokio::test(start_paused = true)]
 async fn a_reaction_runs_in_a_span_that_names_the_event_and_its_trace() {
-    let written = Written::default();
-    let writer = written.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let (written, subscriber) = written();
     let _guard = tracing::subscriber::set_default(subscriber);
     let log = WatchedLog::new();
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -303,8 +286,8 @@ async fn a_reaction_runs_in_a_span_that_names_the_event_and_its_trace() {
     let options = ReactorOptions::default();
     let handle = ReactorRunner::start(&group, "r", |_| Saying, 1, options).await.unwrap();
     handle.wait_for(Position::FIRST, SECOND).await.unwrap();
-    let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-    let line = written.lines().find(|line| line.ends_with("reacting")).unwrap();
+    let text = written.text();
+    let line = text.lines().find(|line| line.ends_with("reacting")).unwrap();
     for field in
         ["headwater.delivery{", "group=g ", "position=1 ", "attempt=1 ", parent, &correlation]
     {

@@ -9,7 +9,7 @@ use headwater_core::{
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::group::testing::{WatchedLog, append, io_error};
+use crate::group::testing::{WatchedLog, append, event_at, io_error, written};
 use crate::projection::ApplyError;
 use crate::sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 
@@ -102,6 +102,7 @@ impl Projection for Positions {
         event: &RecordedEvent,
     ) -> Result<(), ApplyError> {
         let position = event.position.get();
+        tracing::debug!("applying");
         tx.entry(event.stream.to_string()).or_default().push(position);
         if position == self.fails_at && self.failures.load(Ordering::SeqCst) > 0 {
             self.failures.fetch_sub(1, Ordering::SeqCst);
@@ -904,5 +905,28 @@ mod sqlite {
         third.rebuild().await.unwrap();
         third.wait_for(last, 10 * SECOND).await.unwrap();
         assert_eq!(count(&open()), (3, 3));
+    }
+}
+
+#[test]
+fn an_event_is_applied_in_spans_that_name_it_its_trace_and_the_batch() {
+    let (written, subscriber) = written();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut event = RecordedEvent::clone(&event_at(7, "k"));
+    event.headers.insert(headwater_core::TRACEPARENT, parent).unwrap();
+    event.correlation_id = Some(event.id.into());
+    let correlation = event.id.to_string();
+    let projection = Positions::default();
+    let id = ProjectionId::of(&projection, &headwater_core::MemoryLog::new());
+    let mut worker = Worker::new(projection, Counting::default(), id);
+    let reached = (Position::new(9), None);
+    tracing::subscriber::with_default(subscriber, || {
+        worker.apply(&[event], reached, &std::cell::Cell::new(None)).unwrap();
+    });
+    let text = written.text();
+    let line = text.lines().find(|line| line.ends_with("applying")).unwrap();
+    let batch = ["headwater.batch{projection=positions events=1 through=9}", "headwater.apply{"];
+    for part in batch.into_iter().chain(["position=7 ", parent, &correlation]) {
+        assert!(line.contains(part), "{part} in {line}");
     }
 }
