@@ -7,6 +7,8 @@ mod circuit;
 mod drive;
 mod error;
 mod status;
+#[cfg(feature = "webhooks")]
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
