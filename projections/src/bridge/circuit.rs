@@ -1,10 +1,13 @@
 //! A circuit breaker: whether a target may be asked at all. Pure, with time as an argument.
 //!
 //! The pattern is Michael Nygard's (*Release It!*, 2007). What is ours: a failure that is not the
-//! event's fault opens the circuit at once, and of those that may be, different events count and
-//! not attempts, so that one event that always fails does not look like a target that is down.
+//! event's fault opens the circuit at once. Of those that may be, only events count that had not
+//! failed before: an event that failed, and another was taken since, is known to be at fault
+//! itself. And the target is tried with an event that has not failed, if there is one. So neither
+//! one event that always fails nor many of them look like a target that is down for long.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use headwater_core::Position;
@@ -12,6 +15,10 @@ use tokio::time::Instant;
 
 use crate::clock::later;
 use crate::retry::Backoff;
+
+/// From how many events the one that tries the target is chosen at most, and how many that failed
+/// are remembered.
+const CHOICE_MAX: usize = 1_024;
 
 /// Which time of the circuit a message was sent in. What comes of messages of earlier ones says
 /// nothing about the target as it is now.
@@ -23,8 +30,10 @@ pub(super) struct Circuit {
     failures_max: usize,
     backoff: Backoff,
     epoch: u64,
-    /// Events that failed since the last one that did not.
+    /// Events that failed and were not answered since, as far as they are remembered.
     failed: HashSet<Position>,
+    /// How many of them failed for the first time since the last answer.
+    in_a_row: usize,
     open: Option<Open>,
 }
 
@@ -38,7 +47,7 @@ struct Open {
 
 impl Circuit {
     pub(super) fn new(failures_max: usize, backoff: Backoff) -> Self {
-        Self { failures_max, backoff, epoch: 0, failed: HashSet::new(), open: None }
+        Self { failures_max, backoff, epoch: 0, failed: HashSet::new(), in_a_row: 0, open: None }
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -50,20 +59,35 @@ impl Circuit {
         self.open.as_ref().map(|open| open.until)
     }
 
-    /// Returns how many messages may be sent beside those under way: none while the circuit is
-    /// open, and then one alone, to try.
+    /// Returns how many events to take beside those under way, none while the target is left
+    /// alone. After that one is enough, of which more are taken to [choose](Self::choose) from.
     pub(super) fn room(&self, under_way: usize, max: usize, now: Instant) -> usize {
         match &self.open {
             None => max.saturating_sub(under_way),
             Some(open) if now < open.until => 0,
-            Some(_) => usize::from(under_way == 0),
+            Some(_) if under_way > 0 => 0,
+            Some(_) if self.failed.is_empty() => 1,
+            Some(_) => CHOICE_MAX,
         }
     }
 
-    /// Notes that the target answered, and closes the circuit.
-    pub(super) fn answered(&mut self, epoch: Epoch) {
+    /// Returns which one of these events to try the target with, and `None` where all may be sent.
+    pub(super) fn choose(&self, taken: impl IntoIterator<Item = Position>) -> Option<usize> {
+        self.open.as_ref()?;
+        let taken = taken.into_iter().enumerate();
+        let fresh: Vec<usize> =
+            taken.filter_map(|(index, at)| (!self.failed.contains(&at)).then_some(index)).collect();
+        // Any of them: those that lie together may have the same fault.
+        let random = usize::try_from(RandomState::new().hash_one(self.epoch) >> 32);
+        let random = random.unwrap_or(0).checked_rem(fresh.len());
+        Some(random.map_or(0, |random| fresh[random]))
+    }
+
+    /// Notes that the target answered an event, and closes the circuit.
+    pub(super) fn answered(&mut self, epoch: Epoch, at: Position) {
+        self.failed.remove(&at);
         if epoch == self.epoch() {
-            self.failed.clear();
+            self.in_a_row = 0;
             self.open = None;
         }
     }
@@ -71,11 +95,15 @@ impl Circuit {
     /// Notes that an event failed, which may be its own fault. Returns for how long the circuit
     /// opens, if it does.
     pub(super) fn failed(&mut self, epoch: Epoch, at: Position, now: Instant) -> Option<Duration> {
+        if self.failed.len() >= CHOICE_MAX {
+            // Of those that were parked since nothing was heard.
+            self.failed.clear();
+        }
+        self.in_a_row += usize::from(self.failed.insert(at));
         if epoch != self.epoch() {
             return None;
         }
-        self.failed.insert(at);
-        let opens = self.open.is_some() || self.failed.len() >= self.failures_max;
+        let opens = self.open.is_some() || self.in_a_row >= self.failures_max;
         opens.then(|| self.open(Duration::ZERO, now))
     }
 
@@ -94,7 +122,6 @@ impl Circuit {
         let times = self.open.as_ref().map_or(0, |open| open.times).saturating_add(1);
         let wait = self.backoff.jittered(times).max(at_least);
         self.open = Some(Open { until: later(now, wait), times });
-        self.failed.clear();
         self.epoch += 1;
         wait
     }
@@ -124,8 +151,9 @@ mod tests {
             assert_eq!(circuit.room(0, 4, now), 0);
             now += wait;
             assert_eq!((circuit.room(0, 4, now), circuit.room(1, 4, now)), (1, 0));
+            assert!(circuit.choose([at(1), at(2)]).is_some());
         }
-        circuit.answered(circuit.epoch());
+        circuit.answered(circuit.epoch(), at(100));
         assert_eq!(circuit.room(0, 4, now), 4);
         assert!(circuit.unavailable(circuit.epoch(), None, now).unwrap() <= 2 * SECOND);
     }
@@ -145,7 +173,7 @@ mod tests {
         let wait = circuit.unavailable(before, None, now).unwrap();
         assert_eq!(circuit.unavailable(before, None, now), None);
         assert_eq!(circuit.failed(before, at(1), now), None);
-        circuit.answered(before);
+        circuit.answered(before, at(2));
         assert_eq!(circuit.open_until(), Some(now + wait));
     }
 
@@ -155,13 +183,43 @@ mod tests {
         for position in [1, 1, 1, 1, 2] {
             assert_eq!(circuit.failed(circuit.epoch(), at(position), now), None);
         }
-        circuit.answered(circuit.epoch());
-        for position in [1, 2] {
+        circuit.answered(circuit.epoch(), at(100));
+        // They are known, and others were taken since.
+        for position in [1, 2, 3, 4] {
             assert_eq!(circuit.failed(circuit.epoch(), at(position), now), None);
         }
-        let wait = circuit.failed(circuit.epoch(), at(3), now).unwrap();
+        let wait = circuit.failed(circuit.epoch(), at(5), now).unwrap();
         // The one that tries fails too.
-        let longer = circuit.failed(circuit.epoch(), at(4), now + wait).unwrap();
+        let longer = circuit.failed(circuit.epoch(), at(6), now + wait).unwrap();
         assert!(longer >= 2 * SECOND, "{longer:?}");
+    }
+
+    #[test]
+    fn the_target_is_tried_with_an_event_that_has_not_failed() {
+        let (mut circuit, now) = (circuit(), Instant::now());
+        assert_eq!(circuit.choose([at(1), at(2)]), None, "all may be sent");
+        let before = circuit.epoch();
+        let wait = circuit.unavailable(before, None, now).unwrap();
+        assert_eq!(circuit.room(0, 4, now + wait), 1);
+        for position in 1..=5 {
+            // Those that were under way at the time are known too.
+            circuit.failed(before, at(position), now);
+        }
+        assert_eq!(circuit.room(0, 4, now + wait), CHOICE_MAX);
+        assert_eq!(circuit.choose((1..=6).map(at)), Some(5));
+        assert_eq!(circuit.choose((1..=5).map(at)), Some(0));
+        circuit.answered(before, at(2));
+        assert_eq!(circuit.choose((1..=5).map(at)), Some(1), "it is known to be taken");
+        circuit.answered(circuit.epoch(), at(6));
+        assert_eq!(circuit.choose((1..=6).map(at)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_of_failures_is_bounded() {
+        let (mut circuit, now) = (Circuit::new(usize::MAX, Backoff::default()), Instant::now());
+        for position in 1..=5 * CHOICE_MAX as u64 {
+            circuit.failed(circuit.epoch(), at(position), now);
+            assert!(circuit.failed.len() <= CHOICE_MAX);
+        }
     }
 }

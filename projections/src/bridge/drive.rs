@@ -103,7 +103,14 @@ impl<T: Target> Drive<T> {
         try_target.into_iter().chain(commit).min()
     }
 
-    fn send(&mut self, deliveries: Vec<Delivery>) {
+    fn send(&mut self, mut deliveries: Vec<Delivery>) {
+        let positions = deliveries.iter().map(|delivery| delivery.event().position);
+        if let Some(chosen) = self.circuit.choose(positions).filter(|_| !deliveries.is_empty()) {
+            let one = deliveries.swap_remove(chosen);
+            for untouched in std::mem::replace(&mut deliveries, vec![one]) {
+                untouched.release();
+            }
+        }
         let heartbeat = (self.lease / 3).max(HEARTBEAT_MIN);
         let epoch = self.circuit.epoch();
         for delivery in deliveries {
@@ -124,7 +131,7 @@ impl<T: Target> Drive<T> {
         })?;
         self.uncommitted = true;
         let Err(error) = outcome else {
-            self.circuit.answered(epoch);
+            self.circuit.answered(epoch, position);
             let counted = delivery.ack() == Settlement::Counted;
             self.status.send_modify(|status| {
                 status.forwarded += u64::from(counted);
@@ -139,7 +146,7 @@ impl<T: Target> Drive<T> {
         let now = Instant::now();
         let opened = match &error {
             SendError::Refused(_) => {
-                self.circuit.answered(epoch);
+                self.circuit.answered(epoch, position);
                 delivery.give_up(cause);
                 None
             }

@@ -78,8 +78,8 @@ pub struct BridgeOptions {
     /// How many events are under way at once, at least one. Each is of another key, so of one key
     /// there is only ever one. More is faster, and repeats more after a crash.
     pub concurrency: usize,
-    /// After how many different events failed in a row, without another being taken between them,
-    /// the target itself is under suspicion and left alone for a while; at least one.
+    /// After how many events in a row, which had not failed before, the target itself is under
+    /// suspicion and left alone for a while; at least one.
     pub failures_max: usize,
     /// For how long an unavailable target is left alone, half of it by chance.
     pub backoff: Backoff,

@@ -250,6 +250,22 @@ async fn many_events_that_fail_in_a_row_put_the_target_under_suspicion() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_events_that_always_fail_do_not_keep_the_target_from_the_others() {
+    let log = WatchedLog::new();
+    append_many(&log, 200, 200).await;
+    let target = Script::new(move |position, _| match position {
+        ..=100 => Err(SendError::failed("poison")),
+        _ => Ok(()),
+    });
+    let failure = FailurePolicy::never();
+    let group = open_with(&log, GroupOptions { failure, ..options() }).await;
+    let bridge = start(&group, &target).await;
+    let mut status = bridge.watch();
+    let others = status.wait_for(|now| now.forwarded == 100);
+    tokio::time::timeout(60 * SECOND, others).await.expect("they were held up").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_target_and_an_event_that_ask_for_time_get_it() {
     let log = WatchedLog::new();
     let last = append(&*log, &["a-1"]).await;
