@@ -8,7 +8,7 @@
 //! - A [`Reactor`] performs effects, driven by the members of a group; [`ReactorRunner`] runs it.
 //!   Rebuilding a projection never comes near it.
 //! - A [`Bridge`] forwards the events of a group to another system, its [`Target`]: an HTTP endpoint
-//!   (feature `webhooks`) or one of your own.
+//!   (feature `webhooks`), a broker (feature `amqp`), or one of your own.
 //! - [`Requests`] sends a request and waits for its reply; a [`Responder`] answers each once.
 //! - A [`GatedLog`] holds up producers that outrun a group.
 //! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
@@ -64,6 +64,8 @@ mod wait;
 /// Goes on implementations of [`Reactor`], as `#[async_trait]`: the attribute of the crate of this
 /// name, in a version that fits.
 pub use async_trait::async_trait;
+#[cfg(feature = "amqp")]
+pub use bridge::amqp;
 #[cfg(feature = "webhooks")]
 pub use bridge::webhook;
 pub use bridge::{

@@ -3,6 +3,8 @@
 //! [`drive`] takes events and settles them, [`circuit`] says when the target may be asked; the
 //! targets are in folders of their own. Read `drive` first.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod circuit;
 mod drive;
 mod error;
