@@ -1,4 +1,4 @@
-//! A real `RabbitMQ`, started for the tests on ports and in a directory of its own.
+//! A real RabbitMQ, started for the tests on ports and in a directory of its own.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

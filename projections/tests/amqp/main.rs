@@ -1,4 +1,4 @@
-//! The bridge to AMQP against a real `RabbitMQ`, which is also killed in the middle.
+//! The bridge to AMQP against a real RabbitMQ, which is also killed in the middle.
 
 mod broker;
 

@@ -1,4 +1,4 @@
-//! AMQP 0.9.1: a bridge's target that is an exchange of `RabbitMQ`, or of a broker like it.
+//! AMQP 0.9.1: a bridge's target that is an exchange of RabbitMQ, or of a broker like it.
 
 // `link` is the connection and its channels, `properties` what a message carries beside the
 // payload.
