@@ -85,7 +85,7 @@ async fn tell() -> Outcome<Report> {
     let [parked] = &emails.group().parked().await?[..] else {
         return Err("one customer's orders are parked, and no others".into());
     };
-    let cause = parked.cause.to_string();
+    let cause = parked.cause.clone();
     let behind = emails.group().parked_events(parked.first).await?;
     assert!(behind.iter().all(|event| event.ordering_key() == customer(FORGOTTEN)));
 

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use self::broker::Broker;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How long anything may take on a busy machine.
+/// How long a story may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 type Story = fn(&mut Broker) -> Result<(), Failed>;
@@ -75,7 +75,8 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn run(story: impl Future<Output = Outcome>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(story)?)
+    let told = runtime.block_on(async { tokio::time::timeout(PATIENCE, story).await });
+    Ok(told.map_err(|_| format!("it took longer than {PATIENCE:?}"))??)
 }
 
 /// A client beside the bridge, which makes queues and empties them.
