@@ -78,7 +78,7 @@ pub use gate::{GatedLog, HighWater, Level, Overflow};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,
     Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Settlement,
-    ShareGroup, ShareOptions,
+    ShareGroup, ShareOptions, WorkerStatus,
 };
 pub use lag::Lag;
 pub use projection::{ApplyError, Projection};

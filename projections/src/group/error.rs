@@ -1,6 +1,6 @@
 //! What can go wrong in a consumer group.
 
-use headwater_core::{GroupError, GroupName, Position, ReadError};
+use headwater_core::{GroupError, GroupName, JournalError, Position, ReadError};
 
 /// Why an operation of a consumer group failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +25,17 @@ pub enum ConsumerError {
         group: GroupName,
         /// What the log said, if it said it.
         source: Option<GroupError>,
+    },
+    /// Slots were taken from this process: others had not heard from it for as long as its lease
+    /// runs, or the group was moved, or something of it re-driven, from another process. What was
+    /// acked of them and not committed is delivered again; the rest was committed, and the group
+    /// goes on.
+    #[error(
+        "slots of consumer group {group} were taken from this process with acks that were not committed; their events are delivered again"
+    )]
+    LostSlots {
+        /// The group.
+        group: GroupName,
     },
     /// The log refused an operation; [`GroupError::effect`] says whether it may have happened.
     #[error("the log refused an operation of consumer group {group}")]
@@ -86,9 +97,12 @@ impl ConsumerError {
                 | GroupError::NoSegment(_)
                 | GroupError::TooLarge { .. } => true,
                 GroupError::Read(read) => passes(read),
+                // What became of an entry shows when the journal is read again.
+                GroupError::Journal(error) => !matches!(error, JournalError::Damaged(_)),
                 _ => false,
             },
             Self::Read { source, .. } => passes(source),
+            Self::LostSlots { .. } => true,
             _ => false,
         }
     }

@@ -9,7 +9,7 @@ use super::coordinator::MemberId;
 use super::delivery::Delivery;
 use super::error::ConsumerError;
 use super::shared::Shared;
-use super::{ConsumerGroup, Handle};
+use super::{ConsumerGroup, Handle, worker};
 
 /// A member of a [`ConsumerGroup`], which gives it a share of the slots.
 ///
@@ -82,8 +82,9 @@ impl Member {
         let shared = self.shared();
         let (dispatched, more) = shared.with(|group| match shared.over(group) {
             None => {
-                let dispatched = group.next(self.id, max.max(1), Instant::now());
-                Ok((dispatched, group.has_ready(self.id)))
+                let now = Instant::now();
+                let dispatched = group.next(self.id, max.max(1), now);
+                Ok((dispatched, group.has_ready(self.id, now)))
             }
             Some(cause) => Err(cause),
         })?;
@@ -103,7 +104,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// [`ConsumerError::Fenced`] if the group was opened or moved elsewhere; nothing was
+    /// [`ConsumerError::LostSlots`] if other processes have taken slots over; the rest was
+    /// committed. [`ConsumerError::Fenced`] if the group was opened or moved elsewhere; nothing was
     /// committed. [`ConsumerError::Log`] if the log failed; the acks stay and go with the next
     /// commit.
     ///
@@ -116,9 +118,7 @@ impl Member {
     /// Linear in the number of slots that changed.
     pub async fn commit(&mut self) -> Result<(), ConsumerError> {
         // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
-        let shared = self.shared();
-        let _turn = shared.log_turn.read().await;
-        shared.commit(Some(self.id)).await
+        worker::commit(self.shared(), Some(self.id)).await
     }
 
     /// Leaves the group: commits what was acked, and lets the slots go to the other members as

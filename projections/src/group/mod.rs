@@ -18,6 +18,7 @@ mod shared;
 mod status;
 mod tasks;
 mod tracker;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub use self::policy::{FailurePolicy, Hopeless};
 pub use self::share::{Receipt, ReceiptError, Received, ShareGroup, ShareOptions};
 pub(crate) use self::shared::Reached;
 use self::shared::Shared;
-pub use self::status::{GroupPhase, GroupStatus, MemberStatus};
+pub use self::status::{GroupPhase, GroupStatus, MemberStatus, WorkerStatus};
 use crate::lag::Lag;
 use crate::wait::WaitError;
 
@@ -79,11 +80,17 @@ pub struct GroupOptions {
     /// How often the floors of slots without news are made durable, so that reopening need not
     /// read again what lies behind; more than zero. One small write each time.
     pub floor_interval: Duration,
+    /// What other processes that run the group too call this one; for people, need not be unique.
+    pub worker: String,
+    /// After how long without a sign of life the others take over what a process holds, more than
+    /// zero. It gives a sign three times as often, which is one small write each. Only where the
+    /// log is [`SharedGroups`](headwater_core::SharedGroups); give all processes the same.
+    pub worker_lease: Duration,
 }
 
 impl GroupOptions {
     /// Selects every event from the beginning, each key in order, with a lease of 30 s, 1,024
-    /// events and 64 MiB in flight, and floors every 5 s.
+    /// events and 64 MiB in flight, floors every 5 s, and 10 s before other processes take over.
     pub fn new(name: GroupName) -> Self {
         Self {
             name,
@@ -100,6 +107,8 @@ impl GroupOptions {
             fair: false,
             visibility: None,
             floor_interval: Duration::from_secs(5),
+            worker: format!("process {}", std::process::id()),
+            worker_lease: Duration::from_secs(10),
         }
     }
 
@@ -113,6 +122,9 @@ impl GroupOptions {
         }
         if self.floor_interval.is_zero() {
             return invalid("floor_interval", &self.floor_interval, positive);
+        }
+        if self.worker_lease.is_zero() {
+            return invalid("worker_lease", &self.worker_lease, positive);
         }
         if self.in_flight_max == 0 {
             return invalid("in_flight_max", &self.in_flight_max, "let at least one event in");
@@ -149,8 +161,13 @@ impl GroupOptions {
 /// - A slot has one owner at a time. Each hand-over is durable before the new owner gets
 ///   anything, and fences the old one.
 ///
-/// One process at a time runs a group: the first [`join`](Self::join) takes it over from any
-/// other, which learns so with its next commit. When the last handle and member are dropped the
+/// Over a store, one process at a time runs a group: the first [`join`](Self::join) takes it over
+/// from any other, which learns so with its next commit. Over
+/// [`SharedGroups`](headwater_core::SharedGroups) several processes run it together: each has a
+/// share of the slots by how many members it runs, and a slot goes from one to another when
+/// nothing of it is out, or when its owner has been silent for
+/// [`worker_lease`](GroupOptions::worker_lease); what a member commits of it after that is refused
+/// ([`ConsumerError::LostSlots`]). When the last handle and member are dropped the
 /// group stops without committing; [`close`](Self::close) commits first.
 #[derive(Clone, Debug)]
 pub struct ConsumerGroup {
@@ -274,6 +291,9 @@ impl ConsumerGroup {
             shared.check_open()?;
             let to = to.resolve(&*shared.log).await.map_err(|error| refused(error.into()))?;
             shared.log.seek_group(&shared.name, to).await.map_err(refused)?;
+            if let Some(workers) = shared.log.workers() {
+                return shared.look(workers).await;
+            }
             let state = shared.log.group(&shared.name).await.map_err(refused)?;
             shared.with(|group| group.restart(&state));
             Ok(())
@@ -369,7 +389,11 @@ impl ConsumerGroup {
         let shared = self.shared();
         let head = self.head().await?;
         let stalled = shared.stalled();
+        let among = shared.among_others().await?;
         Ok(shared.with(|group| {
+            if let Some(among) = &among {
+                group.note_elsewhere(among);
+            }
             let (buffered, in_flight) = group.load();
             let parked = group.parked().len();
             let views = group.members().into_iter();
@@ -385,6 +409,7 @@ impl ConsumerGroup {
                 (None, Some(cause)) => GroupPhase::Stalled { cause },
                 _ if group.is_paused() => GroupPhase::Paused,
                 _ if members.is_empty() => GroupPhase::Idle,
+                _ if among.is_some() && !group.holds_any() => GroupPhase::StandingBy,
                 _ if group.is_starved(Instant::now()) => GroupPhase::Starved,
                 _ if group.scanned() < head => GroupPhase::CatchingUp,
                 _ if parked > 0 => GroupPhase::Parked,
@@ -394,6 +419,8 @@ impl ConsumerGroup {
                 name: shared.name.clone(),
                 phase,
                 members,
+                workers: among
+                    .map_or_else(Vec::new, |among| WorkerStatus::of(&among, shared.worker())),
                 buffered,
                 in_flight,
                 parked,
@@ -416,6 +443,9 @@ impl ConsumerGroup {
     /// Cancel safe.
     pub async fn lag(&self) -> Result<Lag, ConsumerError> {
         let shared = self.shared();
+        if let Some(among) = shared.among_others().await? {
+            shared.with(|group| group.note_elsewhere(&among));
+        }
         let floor = self.floor();
         let exact = shared.shape.query().is_all();
         let lag = Lag::measure(&*shared.log, floor, exact, shared.visibility).await;
@@ -451,6 +481,7 @@ impl ConsumerGroup {
             error => error,
         };
         shared.with(coordinator::Coordinator::close);
+        worker::leave(shared).await;
         stored
     }
 }

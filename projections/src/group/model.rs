@@ -109,6 +109,7 @@ fn rules(order: Order, fair: bool) -> Rules {
         delay: Duration::ZERO,
         fair,
         wall: || Timestamp::EPOCH,
+        among_others: false,
     }
 }
 

@@ -20,13 +20,21 @@ impl ConsumerGroup {
     /// Cancel safe.
     pub async fn parked(&self) -> Result<Vec<Parked>, ConsumerError> {
         let shared = self.shared();
-        if let Some(mut parked) = shared.with(|group| group.is_live().then(|| group.parked())) {
-            parked.sort_by_key(|parked| parked.first);
-            return Ok(parked);
-        }
-        let state = shared.log.group(&shared.name).await;
-        let state = state.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
-        Ok(state.parked().cloned().collect())
+        let durable = if shared.with(|group| group.holds_all()) {
+            Vec::new()
+        } else {
+            let state = shared.log.group(&shared.name).await;
+            let state = state.map_err(|error| ConsumerError::from_log(&shared.name, error))?;
+            state.parked().cloned().collect()
+        };
+        let mut parked = shared.with(|group| {
+            let elsewhere = durable.into_iter().filter(|parked| !group.holds(parked.slot));
+            let mut all: Vec<Parked> = elsewhere.collect();
+            all.extend(group.parked());
+            all
+        });
+        parked.sort_by_key(|parked| parked.first);
+        Ok(parked)
     }
 
     /// Returns the events of the parked sequence that began with `first`, in order, at most 1,000.
@@ -138,9 +146,9 @@ impl ConsumerGroup {
         });
         match done {
             Some(true) => shared.commit(None).await,
-            Some(false) => Err(self.not_parked(first)),
-            // Nobody owns the slots here: the log alone knows.
-            None => {
+            Some(false) if !shared.is_among_others() => Err(self.not_parked(first)),
+            // Nobody owns its slot here: the log alone knows.
+            _ => {
                 let change = GroupChange::Parked(first, state);
                 let changed = shared.log.change_group(&shared.name, change).await;
                 changed.map(drop).map_err(|error| ConsumerError::from_log(&shared.name, error))

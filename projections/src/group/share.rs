@@ -17,7 +17,7 @@ use super::error::ConsumerError;
 use super::member::Member;
 use super::policy::{FailurePolicy, Hopeless};
 use super::shared::Shared;
-use super::{ConsumerGroup, GroupOptions};
+use super::{ConsumerGroup, GroupOptions, worker};
 
 /// Longest time that a delivery can be invisible, as in SQS.
 const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 60 * 60);
@@ -53,14 +53,20 @@ pub struct ShareOptions {
     pub in_flight_bytes_max: usize,
     /// Which events count as being there; what the log calls settled where this is `None`.
     pub visibility: Option<Visibility>,
+    /// As [`GroupOptions::worker`].
+    pub worker: String,
+    /// As [`GroupOptions::worker_lease`]. An event that a process had received when it died is
+    /// received again after this time, also where its visibility timeout is longer.
+    pub worker_lease: Duration,
 }
 
 impl ShareOptions {
     /// Selects every event from the beginning, in no order but with fair turns, invisible for
     /// 30 s, six times at most.
     pub fn new(name: GroupName) -> Self {
+        let group = GroupOptions::new(name);
         Self {
-            name,
+            name: group.name,
             selection: Query::all(),
             pattern: None,
             start: Start::Beginning,
@@ -73,6 +79,8 @@ impl ShareOptions {
             in_flight_max: 4_096,
             in_flight_bytes_max: 64 * 1024 * 1024,
             visibility: None,
+            worker: group.worker,
+            worker_lease: group.worker_lease,
         }
     }
 
@@ -103,6 +111,8 @@ impl ShareOptions {
             delay: self.delay,
             fair: self.fair,
             visibility: self.visibility,
+            worker: self.worker,
+            worker_lease: self.worker_lease,
             ..GroupOptions::new(self.name)
         })
     }
@@ -118,7 +128,7 @@ impl ShareOptions {
 /// - The log keeps every event: another group reads it too, and dead letters can be restored.
 ///
 /// The semantics are those of Kinesis queues, SQS and Kafka's share groups. One process at a time
-/// runs a group, as with [`ConsumerGroup`].
+/// runs a group, or several together, as with [`ConsumerGroup`].
 ///
 /// # Examples
 ///
@@ -346,7 +356,8 @@ impl ShareGroup {
     }
 
     /// Acknowledges by receipts and makes it durable. The answers are in the order of the
-    /// receipts; those that were not accepted do not keep the others from being so.
+    /// receipts; those that were not accepted do not keep the others from being so. What another
+    /// process has taken over meanwhile has expired.
     ///
     /// # Errors
     ///
@@ -363,8 +374,21 @@ impl ShareGroup {
         let answers = receipts
             .iter()
             .map(|&receipt| self.settle(receipt, |group, now| group.ack(receipt.place(), now)));
-        let answers: Vec<_> = answers.collect();
-        self.commit().await?;
+        let mut answers: Vec<_> = answers.collect();
+        match self.commit().await {
+            // Which they are is seen below, also where another caller met the error.
+            Err(ConsumerError::LostSlots { .. }) => {}
+            committed => committed?,
+        }
+        if self.shared().is_among_others() {
+            self.shared().with(|group| {
+                for (answer, &receipt) in answers.iter_mut().zip(receipts) {
+                    if answer.is_ok() && group.generation_of(receipt.slot) != receipt.generation {
+                        *answer = Err(ReceiptError::Expired { receipt });
+                    }
+                }
+            });
+        }
         Ok(answers)
     }
 
@@ -432,10 +456,7 @@ impl ShareGroup {
     ///
     /// A dropped future may still commit. Committing again is harmless.
     pub async fn commit(&self) -> Result<(), ConsumerError> {
-        let shared = self.shared();
-        // Alone: an older plan must not come after a newer one.
-        let _turn = shared.log_turn.write().await;
-        shared.commit(None).await
+        worker::commit(self.shared(), None).await
     }
 
     /// Returns the dead letters by position.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_core::{
-    GroupChange, GroupId, GroupLog, GroupName, GroupShape, GroupState, Position, ReadError,
-    Timestamp, Visibility,
+    GroupChange, GroupError, GroupId, GroupLog, GroupName, GroupShape, GroupState, Position,
+    ReadError, SharedGroup, Timestamp, Visibility, WorkerId, WorkerLog,
 };
 use tokio::sync::{Notify, watch};
 
@@ -44,6 +44,11 @@ pub(super) struct Shared {
     pub(super) lease: Duration,
     pub(super) backoff: Backoff,
     pub(super) floor_interval: Duration,
+    /// What other processes call this one.
+    pub(super) worker_name: String,
+    pub(super) worker_lease: Duration,
+    /// What this process is among others, once it has joined them.
+    worker: Mutex<Option<WorkerId>>,
     coordinator: Mutex<Coordinator>,
     pub(super) log_turn: tokio::sync::RwLock<()>,
     bells: Mutex<HashMap<MemberId, Arc<Notify>>>,
@@ -83,6 +88,7 @@ impl Shared {
             delay: options.delay,
             fair: options.fair,
             wall: Timestamp::now,
+            among_others: log.workers().is_some(),
         };
         let floor = state.floor();
         Self {
@@ -94,6 +100,9 @@ impl Shared {
             visibility,
             lease: options.lease,
             floor_interval: options.floor_interval,
+            worker_name: options.worker.clone(),
+            worker_lease: options.worker_lease,
+            worker: Mutex::default(),
             coordinator: Mutex::new(Coordinator::new(rules, floor)),
             log_turn: tokio::sync::RwLock::new(()),
             bells: Mutex::default(),
@@ -219,15 +228,66 @@ impl Shared {
         for commit in plan.commits() {
             let change = GroupChange::Commit(commit);
             if let Err(error) = self.log.change_group(&self.name, change).await {
-                let error = ConsumerError::from_log(&self.name, error);
-                if !error.is_passing() {
+                let error = self.refused(error);
+                if !self.waits_out(&error) {
                     self.stop(error.clone());
+                }
+                if matches!(error, ConsumerError::LostSlots { .. }) {
+                    // What was lost has to be forgotten.
+                    self.steward.notify_one();
                 }
                 return Err(error);
             }
         }
         self.with(|group| group.committed(plan));
         Ok(())
+    }
+
+    /// Returns whether other processes may run the group too.
+    pub(super) fn is_among_others(&self) -> bool {
+        self.log.workers().is_some()
+    }
+
+    /// Returns what this process is among others, if it is any more than a guest.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        *lock(&self.worker)
+    }
+
+    pub(super) fn set_worker(&self, worker: Option<WorkerId>) {
+        *lock(&self.worker) = worker;
+    }
+
+    /// Returns what other processes say, if any may run the group too.
+    pub(super) async fn among_others(&self) -> Result<Option<SharedGroup>, ConsumerError> {
+        let Some(workers) = self.log.workers() else { return Ok(None) };
+        let group = workers.shared_group(&self.name).await;
+        group.map(Some).map_err(|error| self.refused(error))
+    }
+
+    /// Takes in what other processes have done. The caller has its `log_turn` alone.
+    pub(super) async fn look(&self, workers: &dyn WorkerLog) -> Result<(), ConsumerError> {
+        let group = workers.shared_group(&self.name).await.map_err(|error| self.refused(error))?;
+        self.with(|own| own.reconcile(&group, self.worker()));
+        Ok(())
+    }
+
+    /// Says for whom the log refused something: whoever is fenced among others has lost slots, and
+    /// goes on with the rest.
+    pub(super) fn refused(&self, source: GroupError) -> ConsumerError {
+        match source {
+            GroupError::Fenced { .. } if self.is_among_others() => {
+                ConsumerError::LostSlots { group: self.name.clone() }
+            }
+            source => ConsumerError::from_log(&self.name, source),
+        }
+    }
+
+    /// Returns whether an error may pass by itself.
+    pub(super) fn waits_out(&self, error: &ConsumerError) -> bool {
+        // Another process may have seen more of the log than this one.
+        let ahead =
+            matches!(error, ConsumerError::Log { source: GroupError::OutsideLog { .. }, .. });
+        error.is_passing() || (ahead && self.is_among_others())
     }
 
     pub(super) fn stop(&self, cause: ConsumerError) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_core::{Generation, GroupName, Position};
+use headwater_core::{Generation, GroupName, Position, SharedGroup, Worker, WorkerId};
 
 use super::error::ConsumerError;
 
@@ -14,6 +14,8 @@ pub enum GroupPhase {
     Paused,
     /// It has no members, so nothing is delivered.
     Idle,
+    /// Other processes own all slots, or have not let go yet of those that are to come here.
+    StandingBy,
     /// Events are ready, and no member has asked for any as long as a lease runs.
     Starved,
     /// It has not yet read everything that the log holds.
@@ -45,6 +47,39 @@ pub struct MemberStatus {
     pub in_flight: usize,
 }
 
+/// One process among several that run a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Which.
+    pub id: WorkerId,
+    /// What the others call it.
+    pub name: String,
+    /// How many members it runs.
+    pub members: usize,
+    /// How many slots it owns.
+    pub slots: usize,
+    /// Whether it is this one.
+    pub is_here: bool,
+}
+
+impl WorkerStatus {
+    pub(super) fn of(group: &SharedGroup, here: Option<WorkerId>) -> Vec<Self> {
+        let workers = &group.workers;
+        let slots = |id| -> usize {
+            let own = workers.owners().filter(|&(_, owner)| owner == id);
+            own.map(|(range, _)| usize::from(range.last().get() - range.first().get()) + 1).sum()
+        };
+        let status = |(id, worker): (WorkerId, &Worker)| Self {
+            id,
+            name: worker.name.clone(),
+            members: worker.members.into(),
+            slots: slots(id),
+            is_here: here == Some(id),
+        };
+        workers.iter().map(status).collect()
+    }
+}
+
 /// A group at one moment.
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
@@ -52,8 +87,10 @@ pub struct GroupStatus {
     pub name: GroupName,
     /// What it is doing.
     pub phase: GroupPhase,
-    /// Its members in the order they joined.
+    /// Its members in this process, in the order they joined.
     pub members: Vec<MemberStatus>,
+    /// The processes that run it, in the order they joined, where several may.
+    pub workers: Vec<WorkerStatus>,
     /// How many events are read and not settled, in flight or not.
     pub buffered: usize,
     /// How many deliveries are not settled, those of members that left among them.

@@ -11,6 +11,7 @@ use super::commit::runs;
 use super::coordinator::{Coordinator, HandOver, ReadPlan};
 use super::error::ConsumerError;
 use super::shared::{Shared, Task};
+use super::worker::Worker;
 use crate::clock::later;
 use crate::clock::sleep_until;
 use crate::retry::Backoff;
@@ -70,6 +71,7 @@ async fn read_page(shared: &Shared, plan: ReadPlan) -> Result<(), ReadError> {
 /// Hands slots over, ends leases and delays, and moves idle floors for as long as the group is
 /// open.
 pub(super) async fn steward(shared: Arc<Shared>) {
+    let mut worker = shared.is_among_others().then(|| Worker::new(&shared));
     let mut failures = 0;
     let mut again_at: Option<Instant> = None;
     let mut floors_at = later(Instant::now(), shared.floor_interval);
@@ -77,15 +79,18 @@ pub(super) async fn steward(shared: Arc<Shared>) {
         // Only what writes waits after a failure; timers that are set meanwhile do not.
         if again_at.is_none_or(|at| at <= Instant::now()) {
             again_at = None;
-            match write(&shared, &mut floors_at).await {
+            match write(&shared, worker.as_mut(), &mut floors_at).await {
                 Ok(()) if failures > 0 => {
                     failures = 0;
                     shared.recover(Task::Steward);
                 }
                 Ok(()) => {}
-                Err(error) if error.is_passing() => {
+                Err(error) if shared.waits_out(&error) => {
                     failures += 1;
-                    again_at = Some(Instant::now() + BACKOFF.delay(failures));
+                    let again = Instant::now() + BACKOFF.delay(failures);
+                    // Who does not beat loses everything.
+                    let beat = worker.as_ref().map_or(again, Worker::beat_at);
+                    again_at = Some(again.min(beat.max(Instant::now() + BACKOFF.first)));
                     shared.stall(Task::Steward, error);
                 }
                 Err(error) => return shared.stop(error),
@@ -97,14 +102,30 @@ pub(super) async fn steward(shared: Arc<Shared>) {
             () = sleep_until(deadline) => {}
             () = sleep_until(again_at) => {}
             () = tokio::time::sleep_until(floors_at), if again_at.is_none() => {}
+            () = news(&shared, worker.as_ref()), if again_at.is_none() => {}
         }
         shared.with(|group| group.expire(Instant::now()));
     }
 }
 
+/// Waits for what other processes do, or until it is time to tell them something.
+async fn news(shared: &Shared, worker: Option<&Worker>) {
+    match worker {
+        Some(worker) => worker.news(shared).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Hands slots over, and makes idle floors durable when it is time for them.
-async fn write(shared: &Shared, floors_at: &mut Instant) -> Result<(), ConsumerError> {
-    hand_over(shared).await?;
+async fn write(
+    shared: &Shared,
+    worker: Option<&mut Worker>,
+    floors_at: &mut Instant,
+) -> Result<(), ConsumerError> {
+    match worker {
+        Some(worker) => worker.tend(shared).await?,
+        None => hand_over(shared).await?,
+    }
     if Instant::now() < *floors_at {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -95,6 +95,8 @@ pub(crate) struct WatchedLog {
     pub(crate) read_errors: Mutex<VecDeque<ReadError>>,
     /// Reads that go backward fail.
     pub(crate) no_way_back: AtomicBool,
+    /// How many of the newest events the head is behind.
+    pub(crate) behind: AtomicU64,
 }
 
 impl WatchedLog {
@@ -143,7 +145,9 @@ impl EventLog for WatchedLog {
     }
 
     async fn head(&self, visibility: Visibility) -> Result<Position, ReadError> {
-        self.inner.head(visibility).await
+        let behind = self.behind.load(Ordering::Relaxed);
+        let head = self.inner.head(visibility).await?.get();
+        Ok(Position::new(head.saturating_sub(behind)))
     }
 
     async fn wait_for(&self, at: Position, visibility: Visibility) -> Result<Position, ReadError> {

@@ -1,5 +1,6 @@
 mod parking;
 mod share;
+mod workers;
 
 use std::sync::atomic::Ordering;
 

@@ -167,6 +167,15 @@ impl Tracker {
         self.ready.iter().copied()
     }
 
+    /// Goes through the events of the slot's own sequence that are open, with the bytes of their
+    /// payloads.
+    pub(super) fn open_events(&self) -> impl Iterator<Item = (Position, usize)> + '_ {
+        self.places.iter().filter_map(|(&position, place)| match place {
+            Place::Open(open) => Some((position, open.event.payload.len())),
+            Place::Settled(_) => None,
+        })
+    }
+
     /// Takes in the next event that was read; positions only grow.
     pub(super) fn offer(
         &mut self,

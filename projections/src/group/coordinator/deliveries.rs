@@ -25,7 +25,7 @@ impl Coordinator {
     ) -> Vec<Dispatch> {
         self.expire(now);
         self.asked = Some(now);
-        if self.paused || !self.is_live() {
+        if self.paused || !self.is_live() || self.has_lapsed(now) {
             return Vec::new();
         }
         let mut dispatched = Vec::new();
@@ -54,9 +54,9 @@ impl Coordinator {
     }
 
     /// Returns whether a member could take more at once.
-    pub(in crate::group) fn has_ready(&self, id: MemberId) -> bool {
+    pub(in crate::group) fn has_ready(&self, id: MemberId, now: Instant) -> bool {
         let ready = self.members.get(&id).is_some_and(|member| !member.ready.is_empty());
-        ready && !self.paused
+        ready && !self.paused && !self.has_lapsed(now)
     }
 
     fn dispatch(&mut self, slot: Slot, position: Position, now: Instant) -> Dispatch {
@@ -184,7 +184,7 @@ impl Coordinator {
 
     /// Returns what to read next, if there is room: what parked sequences need first.
     pub(in crate::group) fn read_plan(&self) -> Option<ReadPlan> {
-        if !self.is_live() {
+        if !self.is_live() || !self.holds_any() {
             return None;
         }
         self.redrive_plan().or_else(|| {
@@ -226,6 +226,9 @@ impl Coordinator {
         }
         for event in page.events {
             let (position, slot, bytes) = (event.position, self.place(&event), event.payload.len());
+            if !self.slot(slot).held || position <= self.slot(slot).known {
+                continue;
+            }
             let not_before = self.not_before(&event, now);
             let offered = self.slot_mut(slot).tracker.offer(Arc::new(event), not_before);
             match offered {

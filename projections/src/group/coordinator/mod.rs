@@ -11,11 +11,14 @@
 //! - C3: `open` holds the events that were read and are not settled or set aside: never more than
 //!   `in_flight_max`. Events of parked sequences that are delivered again count apart.
 //! - C4: `timers` holds the timer of each delivery in flight and each delay, and no other.
+//! - C5: only slots whose progress was loaded are `held`, and only their events are kept. Alone, a
+//!   process holds all; among others, those it has claimed, and has not lost.
 
 mod deliveries;
 mod failing;
 mod progress;
 mod redrive;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,6 +53,8 @@ pub(in crate::group) struct Rules {
     pub(in crate::group) fair: bool,
     /// The wall clock.
     pub(in crate::group) wall: fn() -> Timestamp,
+    /// Whether other processes may run the group too.
+    pub(in crate::group) among_others: bool,
 }
 
 /// How far the group has come with its own life.
@@ -114,6 +119,12 @@ struct SlotState {
     owner: Option<MemberId>,
     target: Option<MemberId>,
     claiming: bool,
+    /// Whether it may have a target here.
+    wanted: bool,
+    /// Whether its progress was loaded.
+    held: bool,
+    /// Its events up to here were read, though the group may read again what lies before.
+    known: Position,
 }
 
 impl SlotState {
@@ -136,6 +147,8 @@ struct MemberState {
     in_flight: usize,
     /// It asked and got nothing.
     starved: bool,
+    /// Slots went to other processes with something that it had acked and that was not durable.
+    lost: bool,
 }
 
 /// What a status says about one member.
@@ -153,6 +166,8 @@ pub(in crate::group) struct Coordinator {
     rules: Rules,
     turns: Turns,
     slots: Vec<SlotState>,
+    /// How many of them are held.
+    held: usize,
     members: BTreeMap<MemberId, MemberState>,
     members_joined: u64,
     tokens: u64,
@@ -176,6 +191,10 @@ pub(in crate::group) struct Coordinator {
     scanned: Position,
     epoch: u64,
     generation: Generation,
+    /// The lowest floor of the slots that are not held here, as far as is known.
+    elsewhere: Option<Position>,
+    /// Until when the other processes leave to this one what it holds.
+    serves_until: Option<Instant>,
     wake: Wake,
     /// How many leases were started anew.
     #[cfg(test)]
@@ -185,12 +204,16 @@ pub(in crate::group) struct Coordinator {
 impl Coordinator {
     /// Makes the coordinator of a group without members, whose progress stands at `floor`.
     pub(in crate::group) fn new(rules: Rules, floor: Position) -> Self {
+        let wanted = !rules.among_others;
         Self {
             phase: Phase::Cold,
             paused: false,
             turns: Turns::new(rules.fair),
+            slots: Slot::all().map(|_| SlotState { wanted, ..SlotState::default() }).collect(),
+            held: 0,
+            elsewhere: rules.among_others.then_some(floor),
+            serves_until: None,
             rules,
-            slots: Slot::all().map(|_| SlotState::default()).collect(),
             members: BTreeMap::new(),
             members_joined: 0,
             tokens: 0,
@@ -271,17 +294,28 @@ impl Coordinator {
 
     /// Returns whether an event that was read is settled.
     pub(in crate::group) fn is_settled(&self, slot: Slot, position: Position) -> bool {
-        position <= self.scanned && self.slot(slot).tracker.look(position).is_none()
+        let state = self.slot(slot);
+        state.held && position <= self.read_of(slot) && state.tracker.look(position).is_none()
     }
 
     pub(in crate::group) fn scanned(&self) -> Position {
         self.scanned
     }
 
+    /// Returns up to where the events of a slot were read.
+    fn read_of(&self, slot: Slot) -> Position {
+        self.scanned.max(self.slot(slot).known)
+    }
+
     /// Returns the position up to which every event of the group is settled.
     pub(in crate::group) fn floor(&self) -> Position {
         let lowest = self.open.first();
-        lowest.map_or(self.scanned, |lowest| lowest.previous())
+        let here = lowest.map_or(self.scanned, |lowest| lowest.previous());
+        match self.elsewhere {
+            Some(elsewhere) if self.holds_any() => here.min(elsewhere),
+            Some(elsewhere) => elsewhere,
+            None => here,
+        }
     }
 
     /// Returns how many events are read and not settled, and how many of them are in flight.
@@ -306,7 +340,8 @@ impl Coordinator {
     pub(in crate::group) fn join(&mut self, name: Arc<str>) -> MemberId {
         let id = MemberId(self.members_joined);
         self.members_joined += 1;
-        let member = MemberState { name, ready: BTreeSet::new(), in_flight: 0, starved: false };
+        let (in_flight, starved, lost) = (0, false, false);
+        let member = MemberState { name, ready: BTreeSet::new(), in_flight, starved, lost };
         self.members.insert(id, member);
         self.reassign();
         id
@@ -322,23 +357,30 @@ impl Coordinator {
     /// Draws the targets anew, and stops delivering what has to move.
     fn reassign(&mut self) {
         let members: Vec<MemberId> = self.members.keys().copied().collect();
-        let mut targets: Vec<_> = self.slots.iter().map(|slot| slot.target).collect();
+        let wanted: Vec<Slot> = Slot::all().filter(|&slot| self.slot(slot).wanted).collect();
+        let mut targets: Vec<_> = wanted.iter().map(|&slot| self.slot(slot).target).collect();
         if self.rules.order == Order::Global {
             // One member has everything; the others stand by.
-            let stays = targets[0].filter(|target| self.members.contains_key(target));
+            let now = targets.first().copied().flatten();
+            let stays = now.filter(|target| self.members.contains_key(target));
             targets.fill(stays.or(members.first().copied()));
         } else {
             let members: Vec<_> = members.into_iter().map(|member| (member, 1)).collect();
             rebalance(&mut targets, &members);
         }
-        for (slot, target) in Slot::all().zip(targets) {
-            if self.slot(slot).target != target {
-                self.disconnect(slot);
-                self.slot_mut(slot).target = target;
-                self.connect(slot);
-            }
+        for (slot, target) in wanted.into_iter().zip(targets) {
+            self.aim(slot, target);
         }
         self.wake.steward = true;
+    }
+
+    /// Sets who a slot is to go to, and stops delivering it if that is another than has it.
+    fn aim(&mut self, slot: Slot, target: Option<MemberId>) {
+        if self.slot(slot).target != target {
+            self.disconnect(slot);
+            self.slot_mut(slot).target = target;
+            self.connect(slot);
+        }
     }
 
     /// Takes what is ready in a slot away from its receiver.

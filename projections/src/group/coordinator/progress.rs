@@ -1,6 +1,8 @@
 //! Progress: handing slots over, what to commit, and beginning anew.
 
-use headwater_core::{Generation, GroupState, Order, Parked, SLOT_COUNT, Slot, SlotRange};
+use headwater_core::{
+    Generation, GroupState, Order, Parked, Position, SLOT_COUNT, Slot, SlotRange,
+};
 
 use super::{Coordinator, HandOver, MemberId, Phase};
 use crate::group::commit::{CommitPlan, Entry};
@@ -46,24 +48,34 @@ impl Coordinator {
 
     /// Begins with what the log says.
     fn load_progress(&mut self, state: &GroupState) {
-        let mut parked: Vec<Vec<Parked>> = vec![Vec::new(); self.slots.len()];
-        for sequence in state.parked() {
-            let slot = if self.rules.order == Order::Global { Slot::FIRST } else { sequence.slot };
-            parked[usize::from(slot.get())].push(sequence.clone());
-        }
-        for ((slot, own), parked) in Slot::all().zip(&mut self.slots).zip(parked) {
-            own.tracker = Tracker::new(self.rules.order, state.slot(slot).clone(), parked);
-        }
         self.scanned = state.floor();
         self.generation = state.generation;
         self.paused = state.paused;
         self.redriving.clear();
         self.redrive_after = None;
-        for slot in Slot::all() {
-            if self.slot(slot).tracker.lanes().is_redriving() {
+        self.load_slots(Slot::all(), state);
+    }
+
+    /// Begins with what the log says of some slots.
+    pub(super) fn load_slots(&mut self, slots: impl Iterator<Item = Slot>, state: &GroupState) {
+        let mut parked: Vec<Vec<Parked>> = vec![Vec::new(); self.slots.len()];
+        for sequence in state.parked() {
+            let slot = if self.rules.order == Order::Global { Slot::FIRST } else { sequence.slot };
+            parked[usize::from(slot.get())].push(sequence.clone());
+        }
+        for slot in slots {
+            let parked = std::mem::take(&mut parked[usize::from(slot.get())]);
+            let progress = state.slot(slot).clone();
+            let order = self.rules.order;
+            let own = self.slot_mut(slot);
+            let fresh = !std::mem::replace(&mut own.held, true);
+            own.known = Position::START;
+            own.tracker = Tracker::new(order, progress, parked);
+            if own.tracker.lanes().is_redriving() {
                 self.redriving.insert(slot);
                 self.note_unread(slot);
             }
+            self.held += usize::from(fresh);
         }
     }
 
@@ -107,13 +119,16 @@ impl Coordinator {
         let of_member = |slot: &Slot| member.is_none() || self.slot(*slot).owner == member;
         let behind = |slot: &Slot| {
             let tracker = &self.slot(*slot).tracker;
-            !self.dirty.contains(slot) && tracker.floor(self.scanned) > tracker.committed().floor
+            self.slot(*slot).held
+                && !self.dirty.contains(slot)
+                && tracker.floor(self.read_of(*slot)) > tracker.committed().floor
         };
         let last = if self.rules.order == Order::Global { 1 } else { SLOT_COUNT.into() };
         self.plan(Slot::all().take(last).filter(of_member).filter(behind))
     }
 
-    fn plan(&self, slots: impl Iterator<Item = Slot>) -> CommitPlan {
+    /// Returns the progress of these slots.
+    pub(super) fn plan(&self, slots: impl Iterator<Item = Slot>) -> CommitPlan {
         if !self.is_live() {
             return CommitPlan::default();
         }
@@ -125,7 +140,7 @@ impl Coordinator {
                 slot,
                 changes: tracker.changes(),
                 lanes,
-                progress: tracker.progress(self.scanned),
+                progress: tracker.progress(self.read_of(slot)),
                 parked,
             }
         };
