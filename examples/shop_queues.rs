@@ -23,7 +23,8 @@ use headwater::projections::{
     Message, SendError, ShareGroup, ShareOptions, Target, async_trait,
 };
 use headwater::{
-    Append, EventLog, EventType, GroupName, Key, NewEvent, Options, Position, Store, StreamId,
+    Append, Event, EventLog, GroupName, Options, Position, Store, StreamId, decode_event,
+    encode_event,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,9 +37,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// An order was placed. Each is a stream of its own; what keeps the mails of a customer in order is
+/// the key.
+#[derive(Clone, Copy, Debug, Event, Serialize, Deserialize)]
+#[event(name = "order.placed")]
 struct Order {
     number: u32,
+    #[event(key = "customer-{}")]
     customer: u32,
     cents: u64,
 }
@@ -110,10 +115,7 @@ async fn place_orders(store: &Store) -> Outcome<Position> {
     for number in 1..=ORDERS {
         let order = Order { number, customer: number % CUSTOMERS, cents: u64::from(number) * 10 };
         let stream = StreamId::new(format!("order-{number}"))?;
-        let event = NewEvent::json(stream, EventType::new("order.placed")?, &order)?;
-        // Each order is a stream of its own; what keeps the mails of a customer in order is this.
-        let event = NewEvent { key: Some(Key::new(customer(order.customer))?), ..event };
-        last = store.append(Append::new([event])).await?.last;
+        last = store.append(Append::new([encode_event(stream, &order)?])).await?.last;
     }
     Ok(last)
 }
@@ -132,7 +134,7 @@ async fn give_points(queue: ShareGroup) -> Outcome<u64> {
     let (mut points, mut handled) = (0, 0);
     while handled < ORDERS {
         for received in queue.receive(8, PATIENCE).await? {
-            points += received.event().decode::<Order>()?.cents / 100;
+            points += decode_event::<Order>(received.event())?.cents / 100;
             received.ack();
             handled += 1;
         }
@@ -203,7 +205,7 @@ impl Target for MailServer {
         if !self.up.load(Ordering::Acquire) {
             return Err(SendError::unavailable("connection refused"));
         }
-        let order: Order = message.event.decode().map_err(SendError::refused)?;
+        let order: Order = decode_event(message.event).map_err(SendError::refused)?;
         if order.customer == FORGOTTEN && self.forgotten.load(Ordering::Acquire) {
             return Err(SendError::refused(format!("customer {FORGOTTEN} has no address")));
         }

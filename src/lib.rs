@@ -3,7 +3,7 @@
 //! # Where to begin
 //!
 //! [`Store`] opens a directory. [`EventLog`] is what it can do, [`Append`] and [`Read`] what it is
-//! asked for. [`Decider`] and [`execute`] are for domain code; [`projections`] holds consumer
+//! asked for. [`Event`], [`Decider`] and [`execute`] are for domain code; [`projections`] holds consumer
 //! groups, projections and reactors. [`MemoryLog`] is the same log in memory, for tests.
 
 #![forbid(unsafe_code)]
@@ -20,3 +20,8 @@ pub use headwater_store::{
     Severity, Store, TransferProgress, Transferred, Unreadable, VerifyDepth, VerifyOptions,
     VerifyReport, backup, dump, repair, restore, verify,
 };
+
+/// The snippets of the guide to events.
+#[cfg(all(doctest, feature = "derive"))]
+#[doc = include_str!("../docs/events.md")]
+mod events {}

@@ -25,6 +25,7 @@ mod pattern;
 mod position;
 mod query;
 mod schedule;
+pub mod shape;
 mod slot;
 mod subscription;
 mod time;
@@ -33,6 +34,8 @@ mod trace;
 pub use append::{
     Append, AppendError, Appended, ContentDigest, Durability, Effect, InvalidAppend, Overrun,
 };
+/// What payloads are encoded to.
+pub use bytes::Bytes;
 pub use cloud_event::{Attribute, CloudEvent, CloudEventJson};
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
@@ -46,8 +49,13 @@ pub use group::{
     SharedGroups, SlotCommit, SlotProgress, SlotRange, Start, Version, Worker, WorkerChange,
     WorkerId, WorkerLog, Workers, rebalance,
 };
+#[cfg(feature = "derive")]
+pub use headwater_macros::Event;
 pub use id::{AppendId, CorrelationId, EventId, InvalidId, LogId};
-pub use kind::{DecodeError, EncodeError, Event, EventKind, decode_event, encode_event};
+pub use kind::{
+    DecodeError, EncodeError, Event, EventKind, Payload, PayloadError, Upcast, decode_event,
+    encode_event, encode_variant,
+};
 pub use log::{Direction, EventLog, Page, Read, ReadError, Visibility};
 pub use memory::MemoryLog;
 pub use metadata::{Headers, InvalidHeader};

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::{NewEvent, RecordedEvent};
-use crate::name::{Category, EventType, StreamId, Tag, category_of};
+use crate::kind::Event;
+use crate::name::{Category, EventType, InvalidName, StreamId, Tag, category_of};
 
 /// Selects events: all of them, or those that match at least one item.
 ///
@@ -140,6 +141,16 @@ impl Query {
     /// Selects the events of any of these types.
     pub fn types(types: impl IntoIterator<Item = EventType>) -> Self {
         Self::item(QueryItem { types: types.into_iter().collect(), ..QueryItem::default() })
+    }
+
+    /// Selects the events of a type of the domain, under the names they have now or had before.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if one of [`Event::KINDS`] is not the name of an event type; never for derived
+    /// events.
+    pub fn events<E: Event>() -> Result<Self, InvalidName> {
+        E::types().map(Self::types)
     }
 
     /// Selects the events that carry all of these tags.

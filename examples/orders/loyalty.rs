@@ -35,7 +35,7 @@ pub(crate) struct Loyalty {
 impl Loyalty {
     /// Selects the shop's events.
     pub(crate) fn new() -> Result<Self, headwater::InvalidName> {
-        Ok(Self { selection: Query::types(CustomerEvent::types()?) })
+        Ok(Self { selection: Query::events::<CustomerEvent>()? })
     }
 }
 

@@ -41,7 +41,7 @@ impl Services {
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let loyalty = start_loyalty(store, home, Begin::Resume).await?;
         let group = GroupOptions {
-            selection: Query::types([CustomerEvent::order_placed()?]),
+            selection: Query::types(CustomerEvent::ORDER_PLACED.types()?),
             in_flight_max: 2 * EMAIL_MEMBERS * EMAIL_BATCH,
             failure: FailurePolicy {
                 attempts_max: Some(EMAIL_ATTEMPTS_MAX),

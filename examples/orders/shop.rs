@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use headwater::{Decider, Event, EventKind, EventType, InvalidName, Json, StreamId, Tag};
+use headwater::{Decider, Event, InvalidName, StreamId};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Day, OrderNumber, Row};
@@ -73,9 +73,10 @@ impl fmt::Display for Tier {
 }
 
 /// What happens to a customer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Event, Serialize, Deserialize)]
 pub(crate) enum CustomerEvent {
     /// An order was placed.
+    #[event(name = "order.placed", tags("customer:{customer}", "month:{day.month()}"))]
     OrderPlaced {
         /// Its number.
         order: OrderNumber,
@@ -91,6 +92,7 @@ pub(crate) enum CustomerEvent {
         points: u64,
     },
     /// An order took the customer to a higher tier.
+    #[event(name = "loyalty.tier_reached", tags("customer:{customer}", "tier:{tier}"))]
     LoyaltyTierReached {
         /// Who it is.
         customer: String,
@@ -99,42 +101,6 @@ pub(crate) enum CustomerEvent {
         /// With which order.
         order: OrderNumber,
     },
-}
-
-impl CustomerEvent {
-    const ORDER_PLACED: EventKind = EventKind::new("order.placed", 1);
-    const TIER_REACHED: EventKind = EventKind::new("loyalty.tier_reached", 1);
-
-    /// Returns the type of the first kind of event, for those who want no other.
-    pub(crate) fn order_placed() -> Result<EventType, InvalidName> {
-        EventType::new(Self::ORDER_PLACED.name)
-    }
-
-    /// Returns the types of all kinds of events.
-    pub(crate) fn types() -> Result<Vec<EventType>, InvalidName> {
-        Self::KINDS.iter().map(|kind| EventType::new(kind.name)).collect()
-    }
-}
-
-impl Event for CustomerEvent {
-    type Codec = Json;
-
-    const KINDS: &'static [EventKind] = &[Self::ORDER_PLACED, Self::TIER_REACHED];
-
-    fn kind(&self) -> EventKind {
-        match self {
-            Self::OrderPlaced { .. } => Self::ORDER_PLACED,
-            Self::LoyaltyTierReached { .. } => Self::TIER_REACHED,
-        }
-    }
-
-    fn tags(&self) -> Result<Vec<Tag>, InvalidName> {
-        let (customer, second) = match self {
-            Self::OrderPlaced { customer, day, .. } => (customer, format!("month:{}", day.month())),
-            Self::LoyaltyTierReached { customer, tier, .. } => (customer, format!("tier:{tier}")),
-        };
-        Ok(vec![Tag::new(format!("customer:{customer}"))?, Tag::new(second)?])
-    }
 }
 
 /// Asks for one order to be placed.
@@ -207,7 +173,7 @@ impl Decider for Shop {
 
 #[cfg(test)]
 mod tests {
-    use headwater::SchemaVersion;
+    use headwater::{SchemaVersion, encode_event};
 
     use super::*;
     use crate::rows::OrderFile;
@@ -256,13 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_frozen_and_events_survive_their_encoding() {
+    fn names_and_tags_are_frozen() {
         let names: Vec<_> = CustomerEvent::KINDS.iter().map(|kind| kind.name).collect();
         assert_eq!(names, ["order.placed", "loyalty.tier_reached"]);
         assert!(CustomerEvent::KINDS.iter().all(|kind| kind.version == SchemaVersion::FIRST));
-        for event in place("1 19970101 1 500.00") {
-            let json = serde_json::to_string(&event).unwrap();
-            assert_eq!(serde_json::from_str::<CustomerEvent>(&json).unwrap(), event);
-        }
+        let stream = StreamId::new("customer-1").unwrap();
+        let tags = |event| encode_event(stream.clone(), event).unwrap().tags;
+        let events = place("1 19970101 1 500.00");
+        let tags: Vec<_> = events.iter().flat_map(tags).map(|tag| tag.to_string()).collect();
+        assert_eq!(tags, ["customer:1", "month:1997-01", "customer:1", "tier:gold"]);
     }
 }

@@ -1,11 +1,12 @@
 //! Bincode, for hot streams and for our own state. The only place that knows the crate.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bincode::config;
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use super::{Codec, CodecError, CodecId};
 use crate::limits;
@@ -31,8 +32,11 @@ impl Codec for Bincode {
             .map_err(|e| CodecError::Encode { codec: Self::ID, source: Arc::new(e) })
     }
 
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        decode_whole(bytes, config::standard().with_limit::<DECODED_BYTES_MAX>())
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        bytes: &'de [u8],
+    ) -> Result<S::Value, CodecError> {
+        decode_whole(seed, bytes, config::standard().with_limit::<DECODED_BYTES_MAX>())
     }
 }
 
@@ -45,21 +49,22 @@ impl Bincode {
     ///
     /// As [`decode`](Codec::decode).
     pub fn decode_verified<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        decode_whole(bytes, config::standard())
+        decode_whole(PhantomData, bytes, config::standard())
     }
 }
 
-fn decode_whole<T: DeserializeOwned>(
-    bytes: &[u8],
+fn decode_whole<'de, S: DeserializeSeed<'de>>(
+    seed: S,
+    bytes: &'de [u8],
     config: impl config::Config,
-) -> Result<T, CodecError> {
+) -> Result<S::Value, CodecError> {
     let fail = |source: Arc<dyn std::error::Error + Send + Sync>| CodecError::Decode {
         codec: Bincode::ID,
         len: bytes.len(),
         source,
     };
-    let (value, used) =
-        ::bincode::serde::decode_from_slice(bytes, config).map_err(|e| fail(Arc::new(e)))?;
+    let (value, used) = ::bincode::serde::seed_decode_from_slice(seed, bytes, config)
+        .map_err(|e| fail(Arc::new(e)))?;
     match bytes.len() - used {
         0 => Ok(value),
         more => Err(fail(Arc::new(TrailingBytes(more)))),

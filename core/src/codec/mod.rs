@@ -4,10 +4,11 @@ mod bincode;
 mod json;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 pub use self::bincode::Bincode;
@@ -63,12 +64,24 @@ pub trait Codec: Send + Sync + 'static {
     /// [`CodecError::Encode`] if the value has no form in this encoding.
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError>;
 
-    /// Decodes a value. Never panics, whatever the bytes.
+    /// Decodes a value that `seed` knows how to read. Never panics, whatever the bytes.
     ///
     /// # Errors
     ///
     /// [`CodecError::Decode`] if the bytes are not such a value, or if more follow it.
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
+    fn decode_seed<'de, S: DeserializeSeed<'de>>(
+        seed: S,
+        bytes: &'de [u8],
+    ) -> Result<S::Value, CodecError>;
+
+    /// Decodes a value. Never panics, whatever the bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode_seed`](Self::decode_seed).
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        Self::decode_seed(PhantomData, bytes)
+    }
 }
 
 /// Why a payload could not be encoded or decoded.
@@ -110,9 +123,18 @@ pub enum CodecError {
 /// [`CodecError::Unknown`] if no built-in codec has this id, [`CodecError::Decode`] if the bytes
 /// are not a `T`.
 pub fn decode<T: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Result<T, CodecError> {
+    decode_seed(codec, PhantomData, bytes)
+}
+
+/// As [`decode`], of what a seed knows how to read.
+pub(crate) fn decode_seed<'de, S: DeserializeSeed<'de>>(
+    codec: CodecId,
+    seed: S,
+    bytes: &'de [u8],
+) -> Result<S::Value, CodecError> {
     match codec {
-        CodecId::JSON => Json::decode(bytes),
-        CodecId::BINCODE => Bincode::decode(bytes),
+        CodecId::JSON => Json::decode_seed(seed, bytes),
+        CodecId::BINCODE => Bincode::decode_seed(seed, bytes),
         found => Err(CodecError::Unknown { found }),
     }
 }
