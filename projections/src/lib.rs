@@ -50,6 +50,8 @@ mod checkpoint;
 mod clock;
 mod gate;
 mod group;
+#[cfg(feature = "sqlite")]
+mod journal;
 mod lag;
 mod panic;
 mod projection;
@@ -80,6 +82,8 @@ pub use group::{
     Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Settlement,
     ShareGroup, ShareOptions, WorkerStatus,
 };
+#[cfg(feature = "sqlite")]
+pub use journal::SqliteJournal;
 pub use lag::Lag;
 pub use projection::{ApplyError, Projection};
 pub use reactor::{

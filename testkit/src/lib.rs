@@ -1,5 +1,6 @@
-//! Laws, checkers and worlds to test ordering guarantees with; today it holds the independent
-//! decoder.
+//! Laws, checkers and worlds to test ordering guarantees with.
+//!
+//! [`journal_laws`] says whether a journal of yours can carry groups that processes share.
 //!
 //! [`decode_store`] and [`decode_groups`] read a store with nothing but `docs/format.md`: they
 //! share no code with the engine, so whatever both agree on is what the document says.
@@ -12,6 +13,7 @@ mod decoder;
 #[cfg(feature = "disk")]
 mod disk;
 mod fields;
+mod journal_laws;
 mod log;
 pub mod mutation;
 mod offsets_decoder;
@@ -20,4 +22,5 @@ pub use decoder::{DecodedEvent, decode_store};
 #[cfg(feature = "disk")]
 pub use disk::{Ballast, Disk, DiskError, DiskKind, MemoryDisk};
 pub use fields::DecodeStoreError;
+pub use journal_laws::journal_laws;
 pub use offsets_decoder::{DecodedGroup, decode_groups};

@@ -8,5 +8,6 @@ mod damage;
 mod documents;
 mod events;
 mod groups;
+mod journals;
 mod mutated;
 mod random;
