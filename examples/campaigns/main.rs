@@ -20,6 +20,7 @@ mod power;
 mod record;
 mod tape;
 mod watch;
+mod workers;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use crate::options::Options;
 const HELP: &str = "\
 Breaks processes, disks and system calls under a store, and sees that it keeps its promises.
 
-Usage: campaigns CAMPAIGN [--seconds N] [--seed N]
+Usage: campaigns CAMPAIGN [--seconds N | --events N] [--seed N]
 
 Campaigns:
   kill    kills a writing process at random moments, also while it recovers
@@ -40,8 +41,11 @@ Campaigns:
   device  lets write-backs and reads of a loop device fail under it (root)
   record  records every write and flush of a device under it, and mounts the disk as it was at many
           moments, with any sectors of what was not flushed (root, FUSE)
+  workers kills, stops and ends four processes that run one group together, until they have worked
+          off all events, and accounts for every effect
 
-  --seconds N   how long, about (default 60)
+  --seconds N   how long, about (default 60); not for workers
+  --events N    how many events, for workers (default 1000000)
   --seed N      where everything random comes from (default: the clock)
 
 Exit code: 0 if every promise was kept, 1 otherwise.
@@ -72,7 +76,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         "record" => record::run(&options),
         "full" => full::run(&options),
         "power" => power::run(&options),
-        // What the campaigns start as the process to break.
+        "workers" => workers::run(&options),
+        // What the campaigns start as the processes to break.
+        "member" => workers::run_member(&options),
         "child" => {
             let Options { seed, life: number, durability, appends, .. } = options;
             child::run(&options.dir, Life { seed, number, durability, appends })

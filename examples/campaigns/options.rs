@@ -11,8 +11,10 @@ use headwater::Durability;
 pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) time: Duration,
-    /// Where a child process finds its store.
+    pub(crate) events: u64,
+    /// Where a child process finds what it works with.
     pub(crate) dir: PathBuf,
+    pub(crate) member: u32,
     pub(crate) life: u32,
     pub(crate) appends: u32,
     pub(crate) durability: Durability,
@@ -36,7 +38,9 @@ impl Options {
         let mut options = Self {
             seed: u64::from(now.subsec_nanos()),
             time: Duration::from_secs(60),
+            events: 1_000_000,
             dir: PathBuf::new(),
+            member: 0,
             life: 1,
             appends: 100,
             durability: Durability::Sync,
@@ -47,6 +51,8 @@ impl Options {
             match argument.as_str() {
                 "--seed" => options.seed = value.parse()?,
                 "--seconds" => options.time = Duration::from_secs(value.parse()?),
+                "--events" => options.events = value.parse()?,
+                "--member" => options.member = value.parse()?,
                 "--dir" => options.dir = value.into(),
                 "--life" => options.life = value.parse()?,
                 "--appends" => options.appends = value.parse()?,
