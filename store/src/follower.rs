@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Durability, EventLog, LogId, Page, Position, Query,
-    Read, ReadError, Revision, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, Durability, EventLog, EventType, LogId, Page,
+    Position, Query, Read, ReadError, Revision, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use crate::changes::Changes;
@@ -177,6 +177,10 @@ impl EventLog for Follower {
         through: Position,
     ) -> Result<Option<u64>, ReadError> {
         self.inner.view.bytes_between(after, through).map(Some)
+    }
+
+    async fn event_types(&self) -> Result<Vec<EventType>, ReadError> {
+        self.inner.view.event_types()
     }
 
     async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {

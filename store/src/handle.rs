@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Durability, EventLog, Generation, GroupChange,
-    GroupError, GroupLog, GroupName, GroupState, LogId, NewGroup, Page, Position, Query, Read,
-    ReadError, Revision, Start, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, Durability, EventLog, EventType, Generation,
+    GroupChange, GroupError, GroupLog, GroupName, GroupState, LogId, NewGroup, Page, Position,
+    Query, Read, ReadError, Revision, Start, StreamId, Subscription, Timestamp, Visibility,
 };
 use tokio::sync::oneshot;
 
@@ -529,6 +529,10 @@ impl EventLog for Store {
         through: Position,
     ) -> Result<Option<u64>, ReadError> {
         self.inner.view.bytes_between(after, through).map(Some)
+    }
+
+    async fn event_types(&self) -> Result<Vec<EventType>, ReadError> {
+        self.inner.view.event_types()
     }
 
     async fn stream_revision(&self, stream: &StreamId) -> Result<Revision, ReadError> {

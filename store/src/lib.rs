@@ -47,6 +47,7 @@ mod tails;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod types;
 mod verify;
 mod view;
 mod writer;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headwater_core::{
-    AppendId, Appended, Direction, Page, Position, Query, Read, ReadError, Revision, StreamId,
-    Timestamp, Visibility,
+    AppendId, Appended, Direction, EventType, Page, Position, Query, Read, ReadError, Revision,
+    StreamId, Timestamp, Visibility,
 };
 
 use crate::index::{append_term, identified_term, stream_term};
@@ -14,6 +14,7 @@ use crate::search::{Flow, Search};
 use crate::segments::{SegmentEntry, SegmentList, Segments, holding};
 use crate::sync::watch;
 use crate::tails::TailsFile;
+use crate::types;
 use crate::writer::Remembered;
 
 /// How far a log reaches.
@@ -296,6 +297,12 @@ impl View {
             }
         }
         Ok(true)
+    }
+
+    /// Returns the types of all events, in the order in which they first appeared.
+    pub(crate) fn event_types(&self) -> Result<Vec<EventType>, ReadError> {
+        let head = self.head(Visibility::Committed);
+        types::event_types(&self.segments(), head)
     }
 
     /// Returns the last position after `after` that matches a query.

@@ -64,15 +64,38 @@ impl From<RenamedV2> for Item {
 struct CountedV1(u8);
 
 #[derive(Debug, PartialEq, Event, Serialize, Deserialize)]
-#[event(crate = headwater_core, codec = Bincode, name = "counted", version = 2, from(1 = CountedV1))]
+#[event(crate = headwater_core, codec = Bincode, name = "counted", version = 4)]
+#[event(from(3 = CountedV3, 1 = CountedV1, 2 = CountedV2))]
 struct Counted {
     from: u8,
+    to: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CountedV2 {
     to: u8,
 }
 
-impl From<CountedV1> for Counted {
+#[derive(Serialize, Deserialize)]
+struct CountedV3 {
+    to: u16,
+}
+
+impl From<CountedV1> for CountedV2 {
     fn from(CountedV1(to): CountedV1) -> Self {
-        Self { from: 0, to }
+        Self { to }
+    }
+}
+
+impl From<CountedV2> for CountedV3 {
+    fn from(CountedV2 { to }: CountedV2) -> Self {
+        Self { to: to.into() }
+    }
+}
+
+impl From<CountedV3> for Counted {
+    fn from(CountedV3 { to }: CountedV3) -> Self {
+        Self { from: 1, to }
     }
 }
 
@@ -114,8 +137,10 @@ fn an_older_version_under_an_older_name_and_in_another_codec_is_read_as_well() {
 
 #[test]
 fn a_struct_is_made_of_its_older_shapes_too() {
-    let event = old(Counted::KIND, "counted", 1, CodecId::BINCODE, &[9]);
-    assert_eq!(decode_event::<Counted>(&event).unwrap(), Counted { from: 0, to: 9 });
+    for version in 1..=3 {
+        let event = old(Counted::KIND, "counted", version, CodecId::BINCODE, &[9]);
+        assert_eq!(decode_event::<Counted>(&event).unwrap(), Counted { from: 1, to: 9 });
+    }
 }
 
 #[test]

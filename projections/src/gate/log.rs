@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Durability, EventLog, LogId, Page, Position, Query,
-    Read, ReadError, Revision, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, Durability, EventLog, EventType, LogId, Page,
+    Position, Query, Read, ReadError, Revision, StreamId, Subscription, Timestamp, Visibility,
 };
 
 use super::GatedLog;
@@ -62,6 +62,10 @@ impl EventLog for GatedLog {
         through: Position,
     ) -> Result<Option<u64>, ReadError> {
         self.inner.log.bytes_between(after, through).await
+    }
+
+    async fn event_types(&self) -> Result<Vec<EventType>, ReadError> {
+        self.inner.log.event_types().await
     }
 
     fn settled_visibility(&self) -> Visibility {

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use headwater_core::{
-    Append, AppendId, Category, Condition, Durability, EventLog, EventType, ExpectedRevision,
-    Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId, Timestamp, Visibility,
+    Append, AppendId, Category, Condition, Direction, Durability, EventLog, EventType,
+    ExpectedRevision, Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId,
+    Timestamp, Visibility,
 };
-use headwater_store::{Cutoff, Options, Passing, ReadOnlyStore, Store};
+use headwater_store::{Cutoff, Follower, Options, Passing, ReadOnlyStore, Store};
 use pollster::block_on;
 use proptest::prelude::*;
 
@@ -120,6 +121,74 @@ fn opening_reads_no_sealed_log_and_its_index_alone_answers() {
     assert!(matches!(first, Err(ReadError::Damaged { .. })), "{first:?}");
     let last = opened.read_blocking(&Read::backward(Query::all(), Position::MAX).limit(1));
     assert_eq!(last.unwrap().events[0].position, head);
+}
+
+/// The types of all events in the order in which they first appeared, by a walk.
+fn walked_types(store: &Store) -> Vec<EventType> {
+    let start = block_on(store.start()).unwrap();
+    let read = |read: &Read| match read.direction {
+        Direction::After(after) if after < start => {
+            store.read_blocking(&Read::forward(Query::all(), start)).unwrap()
+        }
+        _ => store.read_blocking(read).unwrap(),
+    };
+    let mut found = Vec::new();
+    for event in read_all(read, &Query::all(), 1_000) {
+        if !found.contains(&event.event_type) {
+            found.push(event.event_type);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_types_of_a_log_are_those_that_a_walk_finds() {
+    let dir = temp();
+    let store = open(&dir, small());
+    let check = |store: &Store, count: usize| {
+        let found = block_on(store.event_types()).unwrap();
+        assert_eq!((found.len(), &found), (count, &walked_types(store)));
+    };
+    check(&store, 0);
+    let rare = |n: usize| {
+        let event = event("user-rare", &format!("rare.{n}"), "x");
+        block_on(store.append(Append::new([event]))).unwrap();
+    };
+    for n in 0..200 {
+        fill(&store, 20);
+        if n % 3 == 0 {
+            rare(n);
+        }
+    }
+    rare(200);
+    check(&store, 3 + 67 + 1);
+    let follower = Follower::open(store.path()).unwrap();
+    assert_eq!(block_on(follower.event_types()).unwrap(), walked_types(&store));
+    store.remove(Cutoff::Through(Position::new(2_000)), Passing::Refuse).unwrap();
+    let left = walked_types(&store);
+    assert!((20..60).contains(&left.len()), "{}", left.len());
+    check(&store, left.len());
+    store.close().unwrap();
+    let again = Store::open(store.path(), small()).unwrap();
+    check(&again, left.len());
+}
+
+#[test]
+fn types_that_are_known_are_not_looked_for_in_the_log() {
+    let (dir, store) = filled();
+    store.close().unwrap();
+    let copy = dir.path().join("copy");
+    copy_store(store.path(), &copy);
+    // The first segment has an event of each type. Of the others all but the headers is destroyed.
+    for index in &index_files(&copy)[1..] {
+        let segment = index.with_extension("seg");
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[4096..].fill(0xEE);
+        fs::write(&segment, bytes).unwrap();
+    }
+    let opened = Store::open(&copy, small()).unwrap();
+    let found = block_on(opened.event_types()).unwrap();
+    assert_eq!(found, [1, 2, 0].map(|n| types()[n].clone()));
 }
 
 #[test]

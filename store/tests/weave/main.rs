@@ -74,6 +74,8 @@ mod sync;
 mod tail;
 #[path = "../../src/tails.rs"]
 mod tails;
+#[path = "../../src/types.rs"]
+mod types;
 #[path = "../../src/view.rs"]
 mod view;
 mod world;

@@ -12,7 +12,7 @@ fn root() -> &'static Path {
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut dirs: Vec<PathBuf> =
-        ["core", "store", "projections", "testkit", "src", "tests", "examples"]
+        ["core", "macros", "store", "projections", "testkit", "src", "tests", "examples"]
             .map(|dir| root().join(dir))
             .into();
     while let Some(dir) = dirs.pop() {

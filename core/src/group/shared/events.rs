@@ -6,7 +6,7 @@ use super::SharedGroups;
 use crate::append::{Append, AppendError, Appended, Durability};
 use crate::id::{AppendId, LogId};
 use crate::log::{EventLog, Page, Read, ReadError, Visibility};
-use crate::name::StreamId;
+use crate::name::{EventType, StreamId};
 use crate::position::{Position, Revision};
 use crate::query::Query;
 use crate::subscription::Subscription;
@@ -68,6 +68,10 @@ impl EventLog for SharedGroups {
         through: Position,
     ) -> Result<Option<u64>, ReadError> {
         self.events.bytes_between(after, through).await
+    }
+
+    async fn event_types(&self) -> Result<Vec<EventType>, ReadError> {
+        self.events.event_types().await
     }
 
     fn settled_visibility(&self) -> Visibility {
