@@ -66,7 +66,7 @@ pub use name::{
 pub use pattern::{EventPattern, InvalidPattern, Matchable, NeverMatches, PatternFault, TextPlace};
 pub use position::{Position, Revision, SchemaVersion};
 pub use query::{Query, QueryItem, Selectable};
-pub use registry::{CheckError, LogFault, LogReport, Registry, RegistryError};
+pub use registry::{CheckError, LogFault, LogReport, RegisteredType, Registry, RegistryError};
 #[cfg(feature = "cron")]
 pub use schedule::CronLine;
 pub use schedule::{Interval, InvalidSchedule, Schedule};

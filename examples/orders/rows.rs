@@ -9,6 +9,7 @@ use std::str::FromStr;
 use flate2::Crc;
 use flate2::read::MultiGzDecoder;
 use headwater::Timestamp;
+use headwater::shape::Shape;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,16 @@ use serde::{Deserialize, Serialize};
 const CDNOW: &[u8] = include_bytes!("data/cdnow_orders.txt.gz");
 
 /// Names an order: its line in the file, which is the same in every run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Shape,
+)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct OrderNumber(pub(crate) u32);
 
 /// The day of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Shape,
+)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Day(Date);
 

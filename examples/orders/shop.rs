@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
+use headwater::shape::Shape;
 use headwater::{Decider, Event, InvalidName, StreamId};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::rows::{Day, OrderNumber, Row};
 
 /// What a customer has come to.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Shape,
 )]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Tier {
@@ -173,7 +174,8 @@ impl Decider for Shop {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{SchemaVersion, encode_event};
+    use headwater::{Registry, SchemaVersion, encode_event};
+    use headwater_testkit::SchemaLock;
 
     use super::*;
     use crate::rows::OrderFile;
@@ -219,6 +221,13 @@ mod tests {
         for row in OrderFile::parse(text.as_bytes()).rows {
             assert_eq!(Shop.decide(&state, PlaceOrder(row)).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn stored_shapes_change_with_a_new_version_alone() {
+        let registry = Registry::new().with::<CustomerEvent>().unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/orders/schema.lock");
+        SchemaLock::at(path).assert(&registry);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What serde is told of a type, as far as it matters here.
 
 use proc_macro2::{TokenStream, TokenTree};
-use syn::{Attribute, Error, Result};
+use syn::{Attribute, Error, LitStr, Result, Type};
 
 /// One thing that serde is told, such as `rename = "x"`.
 pub(crate) struct Told {
@@ -53,11 +53,27 @@ pub(crate) fn text(attributes: &[Attribute], without: &[&str]) -> String {
 
 /// Returns the name that serde is told to store.
 pub(crate) fn renamed(attributes: &[Attribute]) -> Option<String> {
-    let told = told(attributes).into_iter().find(|told| told.name == "rename")?;
+    literal(attributes, "rename").map(|text| text.value())
+}
+
+/// Returns the type that serde is told to store instead.
+pub(crate) fn stored_as(attributes: &[Attribute]) -> Option<Type> {
+    let names = ["into", "try_from", "from"];
+    names.iter().find_map(|name| literal(attributes, name)?.parse().ok())
+}
+
+/// Returns whether serde is told to store the one field alone.
+pub(crate) fn is_transparent(attributes: &[Attribute]) -> bool {
+    told(attributes).iter().any(|told| told.name == "transparent")
+}
+
+/// Returns the text of `name = "text"`.
+fn literal(attributes: &[Attribute], name: &str) -> Option<LitStr> {
+    let told = told(attributes).into_iter().find(|told| told.name == name)?;
     let mut tokens = told.tokens.into_iter().skip(1);
     match (tokens.next()?, tokens.next()?) {
         (TokenTree::Punct(_), TokenTree::Literal(literal)) => {
-            syn::parse_str::<syn::LitStr>(&literal.to_string()).ok().map(|text| text.value())
+            syn::parse_str(&literal.to_string()).ok()
         }
         _ => None,
     }

@@ -62,7 +62,12 @@ pub(crate) fn of_events(events: &Events<'_>) -> TokenStream {
         let Kind { name, version, .. } = kind;
         let told =
             if is_enum { of_variant(events.attributes, kind) } else { of_type(kind.attributes) };
-        let current = one(root, name, *version, &told, &body(root, kind.fields));
+        let body = if is_enum {
+            body(root, kind.fields)
+        } else {
+            whole(root, kind.attributes, kind.fields)
+        };
+        let current = one(root, name, *version, &told, &body);
         let older = kind.older.iter().map(move |(version, shape)| {
             let used = type_use(root, shape);
             one(root, name, *version, "", &quote!(#root::shape::Body::As(#used)))
@@ -91,7 +96,8 @@ fn one(
 
 /// What serde is told of a type that concerns what is stored.
 fn of_type(attributes: &[Attribute]) -> String {
-    serde::text(attributes, &["rename", "deny_unknown_fields"])
+    let described = ["rename", "deny_unknown_fields", "into", "try_from", "from", "transparent"];
+    serde::text(attributes, &described)
 }
 
 /// What serde is told of a variant's contents: by itself, or by the enum for all of them.
@@ -120,7 +126,10 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let root = OfType::read(&input.attrs)?.root;
     let root = root.map_or_else(|| quote!(::headwater), |root| quote!(#root));
     let body = match &input.data {
-        Data::Struct(data) => body(&root, &data.fields),
+        Data::Struct(data) => whole(&root, &input.attrs, &data.fields),
+        Data::Enum(_) if serde::stored_as(&input.attrs).is_some() => {
+            whole(&root, &input.attrs, &Fields::Unit)
+        }
         Data::Enum(data) => {
             let variants = data.variants.iter().map(|variant| {
                 let name =
@@ -150,6 +159,15 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             }
         };
     })
+}
+
+/// Describes a struct, or the type that is stored instead.
+fn whole(root: &TokenStream, attributes: &[Attribute], fields: &Fields) -> TokenStream {
+    let only = fields.iter().next().filter(|_| serde::is_transparent(attributes));
+    let other = serde::stored_as(attributes).or_else(|| only.map(|field| field.ty.clone()));
+    let Some(other) = other else { return body(root, fields) };
+    let of = type_use(root, &other);
+    quote!(#root::shape::Body::As(#of))
 }
 
 /// Describes the fields of a struct or a variant.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::{Registered, Registry};
+use super::{RegisteredType, Registry};
 use crate::event::RecordedEvent;
 use crate::kind::DecodeError;
 use crate::log::{Direction, EventLog, Read, ReadError};
@@ -152,7 +152,7 @@ impl Registry {
 
 /// A check under way.
 struct Check<'a> {
-    readable: Vec<(EventType, &'a Registered)>,
+    readable: Vec<(EventType, &'a RegisteredType)>,
     report: LogReport,
     faults: Vec<LogFault>,
     /// The names and versions of which a fault is known.
@@ -166,7 +166,7 @@ impl<'a> Check<'a> {
         let mut check = Self { readable, report: LogReport::default(), faults, told };
         let present = log.event_types().await?;
         let is_present = |name: &str| present.iter().any(|other| other.as_str() == name);
-        let names = registry.types.iter().flat_map(Registered::names);
+        let names = registry.types.iter().flat_map(RegisteredType::names);
         check.report.unused = names.filter(|name| !is_present(name)).collect();
         for event_type in present {
             if let Some(known) = registry.find(event_type.as_str()) {
@@ -189,7 +189,7 @@ impl<'a> Check<'a> {
 
     fn decode<'e>(
         &mut self,
-        known: &Registered,
+        known: &RegisteredType,
         events: impl IntoIterator<Item = &'e RecordedEvent>,
     ) {
         for event in events {

@@ -4,6 +4,7 @@ mod check;
 
 use std::collections::HashMap;
 
+use crate::codec::{Codec, CodecId};
 use crate::event::RecordedEvent;
 use crate::kind::{DecodeError, Event, EventKind, decode_event};
 use crate::name::{EventType, InvalidName};
@@ -50,16 +51,23 @@ const OWN_PREFIX: &str = "headwater.";
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    types: Vec<Registered>,
+    types: Vec<RegisteredType>,
     ignored: Vec<String>,
 }
 
-/// A type of events.
+/// A type of events in a registry.
 #[derive(Clone, Copy, Debug)]
-struct Registered {
-    rust_name: &'static str,
-    kinds: &'static [EventKind],
-    shapes: &'static [VersionShape],
+#[non_exhaustive]
+pub struct RegisteredType {
+    /// The Rust type.
+    pub rust_name: &'static str,
+    /// How payloads are encoded.
+    pub codec: CodecId,
+    /// Its kinds.
+    pub kinds: &'static [EventKind],
+    /// How each version of each kind is stored, as far as the type says; one that was implemented by
+    /// hand may say nothing.
+    pub shapes: &'static [VersionShape],
     read: fn(&RecordedEvent) -> Result<(), DecodeError>,
 }
 
@@ -140,8 +148,9 @@ impl Registry {
     /// [`RegistryError`] if a name is another type's too or no name at all, or if its versions have a
     /// hole.
     pub fn with<E: Event>(mut self) -> Result<Self, RegistryError> {
-        let added = Registered {
+        let added = RegisteredType {
             rust_name: std::any::type_name::<E>(),
+            codec: E::Codec::ID,
             kinds: E::KINDS,
             shapes: E::shapes(),
             read: |event| decode_event::<E>(event).map(drop),
@@ -172,15 +181,9 @@ impl Registry {
         self
     }
 
-    /// Returns all kinds of all types.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static EventKind> + use<'_> {
-        self.types.iter().flat_map(|known| known.kinds)
-    }
-
-    /// Returns how each version of each kind is stored, as far as the types say; those that were
-    /// implemented by hand say nothing.
-    pub fn shapes(&self) -> impl Iterator<Item = &'static VersionShape> + use<'_> {
-        self.types.iter().flat_map(|known| known.shapes)
+    /// Returns the types in the order in which they were added.
+    pub fn types(&self) -> &[RegisteredType] {
+        &self.types
     }
 
     /// Widens a query: where it names a type by one of its names, it selects all names of that kind.
@@ -191,7 +194,8 @@ impl Registry {
         let widened = query.items().iter().map(|item| {
             let mut types: Vec<EventType> = Vec::with_capacity(item.types.len());
             for asked in &item.types {
-                let kind = self.kinds().find(|kind| kind.names().any(|n| n == asked.as_str()));
+                let mut kinds = self.types.iter().flat_map(|known| known.kinds);
+                let kind = kinds.find(|kind| kind.names().any(|n| n == asked.as_str()));
                 let others = kind.into_iter().flat_map(EventKind::names).map(|name| {
                     EventType::new(name).expect("names are checked when a type is added")
                 });
@@ -207,7 +211,7 @@ impl Registry {
     }
 
     /// Returns the type that has or had this name for one of its kinds.
-    fn find(&self, name: &str) -> Option<&Registered> {
+    fn find(&self, name: &str) -> Option<&RegisteredType> {
         self.types.iter().find(|known| known.names().any(|other| other == name))
     }
 
@@ -216,7 +220,7 @@ impl Registry {
     }
 }
 
-impl Registered {
+impl RegisteredType {
     fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.kinds.iter().flat_map(EventKind::names)
     }

@@ -174,6 +174,23 @@ fn the_types_of_a_log_are_those_that_a_walk_finds() {
 }
 
 #[test]
+fn a_type_with_more_events_than_are_crossed_out_at_a_time_is_listed_once() {
+    let dir = temp();
+    let store = open(&dir, Options { durability: Durability::Os, ..Options::default() });
+    let many = |name: &str, count: usize| {
+        let events = (0..count).map(|_| event("order-1", name, ""));
+        block_on(store.append(Append::new(events))).unwrap();
+    };
+    for _ in 0..14 {
+        many("common", 10_000);
+    }
+    many("rare", 1);
+    many("common", 10);
+    let names = block_on(store.event_types()).unwrap();
+    assert_eq!(names, ["common", "rare"].map(|name| EventType::new(name).unwrap()));
+}
+
+#[test]
 fn types_that_are_known_are_not_looked_for_in_the_log() {
     let (dir, store) = filled();
     store.close().unwrap();
