@@ -55,9 +55,15 @@ pub(crate) fn events(events: &Events<'_>) -> TokenStream {
 fn constant_name(kind: &Kind<'_>) -> Ident {
     let Some(variant) = kind.variant else { return Ident::new("KIND", Span::call_site()) };
     let text = variant.to_string();
+    let characters: Vec<char> = text.trim_start_matches("r#").chars().collect();
     let mut name = String::new();
-    for (at, character) in text.trim_start_matches("r#").char_indices() {
-        if at > 0 && character.is_uppercase() {
+    for (at, character) in characters.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| characters[before]);
+        let ends_capitals = characters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        let begins_word = character.is_uppercase()
+            && before
+                .is_some_and(|before| before != '_' && (!before.is_uppercase() || ends_capitals));
+        if begins_word {
             name.push('_');
         }
         name.extend(character.to_uppercase());
@@ -125,23 +131,25 @@ fn tags(events: &Events<'_>) -> TokenStream {
         }
         needed.extend(kind.tags.iter().flat_map(Label::fields).cloned());
         let count = kind.tags.len();
+        // No field has these names, whatever it is called.
+        let [tags, value] = ["tags", "value"].map(|name| Ident::new(name, Span::mixed_site()));
         let pushes = kind.tags.iter().map(|tag| {
-            let push = |text| quote!(tags.push(#root::Tag::new(#text)?););
+            let push = |text| quote!(#tags.push(#root::Tag::new(#text)?););
             match tag {
                 Label::Whole(template) => push(template.text()),
                 Label::Field { field, holds_several: false, template } => {
                     push(template.text_with(&quote!(#field)))
                 }
                 Label::Field { field, holds_several: true, template } => {
-                    let push = push(template.text_with(&quote!(value)));
-                    quote!(for value in #field.iter() { #push })
+                    let push = push(template.text_with(&quote!(#value)));
+                    quote!(for #value in #field.iter() { #push })
                 }
             }
         });
         quote! {
-            let mut tags = ::std::vec::Vec::with_capacity(#count);
+            let mut #tags = ::std::vec::Vec::with_capacity(#count);
             #(#pushes)*
-            ::std::result::Result::Ok(tags)
+            ::std::result::Result::Ok(#tags)
         }
     });
     quote! {

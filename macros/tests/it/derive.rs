@@ -191,3 +191,29 @@ fn events_under_old_names_are_found_and_read() {
     assert!(placed.matches(&old) && !placed.matches(&other));
     assert_eq!(Seen::KIND, Seen::KINDS[0]);
 }
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(crate = headwater_core)]
+enum Awkward {
+    #[event(name = "a", tags("{type}", "{payload.len()}"), key = "{tags.len()}")]
+    HTTPFailed {
+        #[event(tag = "tag:{}")]
+        tags: Vec<u8>,
+        #[event(tag = "value:{}")]
+        value: u8,
+        r#type: u8,
+        payload: String,
+    },
+    #[event(name = "b")]
+    V2Made,
+}
+
+#[test]
+fn fields_may_have_the_names_that_the_derive_uses_itself() {
+    let event = Awkward::HTTPFailed { tags: vec![1, 2], value: 3, r#type: 4, payload: "x".into() };
+    let event = new(&event);
+    let tags: Vec<_> = event.tags.iter().map(AsRef::as_ref).collect();
+    assert_eq!(tags, ["4", "1", "tag:1", "tag:2", "value:3"]);
+    assert_eq!(event.key.unwrap().as_str(), "2");
+    assert_eq!((Awkward::HTTP_FAILED.name, Awkward::V2_MADE.name), ("a", "b"));
+}

@@ -180,11 +180,15 @@ fn the_file_says_what_is_stored_for_people_to_read() {
 
 #[test]
 fn without_a_file_a_check_says_how_to_get_one() {
-    let path = tempfile::tempdir().unwrap().path().join("schema.lock");
-    let lock = SchemaLock::at(path).mode(SchemaMode::Check);
+    let dir = tempfile::tempdir().unwrap();
+    let lock = SchemaLock::at(dir.path().join("schema.lock")).mode(SchemaMode::Check);
     let error = lock.check(&Registry::new()).unwrap_err();
     assert!(matches!(error, SchemaError::Missing { .. }), "{error}");
     assert!(error.to_string().contains("HEADWATER_SCHEMA=update"), "{error}");
+
+    let updated = lock.clone().mode(SchemaMode::Update).check(&Registry::new());
+    assert_eq!(updated.unwrap(), SchemaOutcome::Written);
+    assert_eq!(lock.check(&Registry::new()).unwrap(), SchemaOutcome::Same);
 }
 
 #[test]
