@@ -25,3 +25,8 @@ pub use headwater_store::{
 #[cfg(all(doctest, feature = "derive"))]
 #[doc = include_str!("../docs/events.md")]
 mod events {}
+
+/// The snippets of the guide to decisions.
+#[cfg(all(doctest, feature = "derive"))]
+#[doc = include_str!("../docs/deciding.md")]
+mod deciding {}

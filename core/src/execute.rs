@@ -3,14 +3,16 @@
 use crate::append::{Append, AppendError, Appended, Effect};
 use crate::condition::{Conflict, ExpectedRevision};
 use crate::decider::Decider;
+use crate::event::{NewEvent, RecordedEvent};
 use crate::id::{AppendId, CorrelationId, EventId};
 use crate::kind::{DecodeError, EncodeError, Event, decode_event, encode_event};
 use crate::log::{EventLog, Read, ReadError};
 use crate::metadata::Headers;
-use crate::name::StreamId;
+use crate::name::{InvalidName, StreamId};
 use crate::position::{Position, Revision};
 use crate::query::Query;
 use crate::time::Timestamp;
+use crate::trace::{TRACEPARENT, TRACESTATE};
 
 /// How a command is executed and what its events carry.
 #[derive(Clone, Debug)]
@@ -43,6 +45,46 @@ impl Default for ExecuteOptions {
             attempts_max: 16,
             sync: false,
         }
+    }
+}
+
+impl ExecuteOptions {
+    /// Says which event is the cause: the new events go on with its flow, or begin one with it, and
+    /// with its trace.
+    #[must_use]
+    pub fn caused_by(mut self, event: &RecordedEvent) -> Self {
+        self.causation_id = Some(event.id);
+        self.correlation_id = Some(event.correlation_id.unwrap_or_else(|| event.id.into()));
+        for name in [TRACEPARENT, TRACESTATE] {
+            if let (Some(value), None) = (event.headers.get(name), self.headers.get(name)) {
+                self.headers.insert(name, value).expect("it is a header of an event already");
+            }
+        }
+        self
+    }
+
+    /// Looks for the append of an earlier attempt at the same.
+    pub(crate) async fn find_earlier(
+        &self,
+        log: &dyn EventLog,
+    ) -> Result<Option<Appended>, ReadError> {
+        match self.append_id {
+            Some(id) => log.find_append(id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Gives a decided event what events carry.
+    pub(crate) fn mark(&self, mut event: NewEvent) -> NewEvent {
+        event.correlation_id = self.correlation_id;
+        event.causation_id = self.causation_id;
+        event.headers = self.headers.clone();
+        event.event_time = self.event_time.unwrap_or(event.event_time);
+        event
+    }
+
+    pub(crate) fn finish(&self, append: Append) -> Append {
+        Append { append_id: self.append_id, sync: self.sync, ..append }
     }
 }
 
@@ -84,7 +126,13 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
         /// Why.
         source: ReadError,
     },
-    /// An event of the stream is not one of the decider's. Nothing was written.
+    /// The log could not be read. Nothing was written.
+    #[error("what the decision depends on could not be read")]
+    Read(#[source] ReadError),
+    /// A stream or a query cannot be named. Nothing was written.
+    #[error("what the decision reads or writes cannot be named")]
+    Name(#[source] InvalidName),
+    /// An event is not one of the decider's or the view's. Nothing was written.
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// A decided event could not be encoded. Nothing was written.
@@ -192,7 +240,8 @@ where
             LoadError::Read(source) => ExecuteError::Load { stream: stream.clone(), source },
             LoadError::Decode(error) => error.into(),
         })?;
-        if let Some(done) = earlier(log, stream, options.append_id).await? {
+        let earlier = options.find_earlier(log).await.map_err(ExecuteError::Read)?;
+        if let Some(done) = earlier {
             let (state, events) = (loaded.state, Vec::new());
             return Ok(Executed { state, events, appended: Some(done), attempts });
         }
@@ -218,18 +267,6 @@ where
     }
 }
 
-/// Looks for the append of an earlier attempt at the same command.
-async fn earlier<R: std::error::Error + 'static>(
-    log: &dyn EventLog,
-    stream: &StreamId,
-    id: Option<AppendId>,
-) -> Result<Option<Appended>, ExecuteError<R>> {
-    let Some(id) = id else { return Ok(None) };
-    log.find_append(id)
-        .await
-        .map_err(|source| ExecuteError::Load { stream: stream.clone(), source })
-}
-
 fn decided<E: Event>(
     stream: &StreamId,
     events: &[E],
@@ -238,20 +275,13 @@ fn decided<E: Event>(
 ) -> Result<Append, EncodeError> {
     let mut append = Append::default();
     for event in events {
-        let mut new = encode_event(stream.clone(), event)?;
-        new.correlation_id = options.correlation_id;
-        new.causation_id = options.causation_id;
-        new.headers = options.headers.clone();
-        new.event_time = options.event_time.unwrap_or(new.event_time);
-        append.events.push(new);
+        append.events.push(options.mark(encode_event(stream.clone(), event)?));
     }
-    append.append_id = options.append_id;
-    append.sync = options.sync;
     let expected = match read_at {
         Revision::NONE => ExpectedRevision::NoStream,
         revision => ExpectedRevision::Exact(revision),
     };
-    Ok(append.expecting(stream.clone(), expected))
+    Ok(options.finish(append.expecting(stream.clone(), expected)))
 }
 
 #[cfg(test)]

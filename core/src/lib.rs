@@ -11,6 +11,7 @@ mod cloud_event;
 mod codec;
 mod condition;
 mod decider;
+mod decision;
 mod event;
 mod execute;
 mod group;
@@ -41,6 +42,7 @@ pub use cloud_event::{Attribute, CloudEvent, CloudEventJson};
 pub use codec::{Bincode, Codec, CodecError, CodecId, Json, decode};
 pub use condition::{Condition, Conflict, ExpectedRevision, QueryCondition, StreamCondition};
 pub use decider::Decider;
+pub use decision::{Decided, Decision, Known, LoadViewsError, View, Views, decide, load_views};
 pub use event::{DELIVER_AFTER, NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
 pub use group::{
