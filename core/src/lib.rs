@@ -56,8 +56,8 @@ pub use group::{
 pub use headwater_macros::Event;
 pub use id::{AppendId, CorrelationId, EventId, InvalidId, LogId};
 pub use kind::{
-    DecodeError, EncodeError, Event, EventKind, Payload, PayloadError, Upcast, decode_event,
-    encode_event, encode_variant,
+    DecodeError, EncodeError, Event, EventKind, Payload, PayloadError, StoredEvent, Upcast,
+    decode_event, decode_stored, encode_event, encode_variant,
 };
 pub use log::{Direction, EventLog, Page, Read, ReadError, Visibility};
 pub use memory::MemoryLog;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater::{Codec, ExecuteOptions, Json, Position, SLOT_COUNT, Slot, Store, execute};
+use headwater::{ExecuteOptions, Position, SLOT_COUNT, Slot, Store, decode_stored, execute};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -63,7 +63,7 @@ pub(crate) fn placed_before(
     let mut scan = store.scan(Position::START)?;
     while let Some(event) = scan.next() {
         // The payload is read where it lies in the mapped log.
-        if let CustomerEvent::OrderPlaced { order, .. } = Json::decode(event?.payload())? {
+        if let CustomerEvent::OrderPlaced { order, .. } = decode_stored(event?.stored())? {
             placed.insert(order);
         }
     }
@@ -133,4 +133,26 @@ async fn lane(
         counter.done.fetch_add(1, Ordering::Relaxed);
     }
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater::Options;
+
+    use super::*;
+    use crate::rows::OrderFile;
+
+    #[tokio::test]
+    async fn what_an_earlier_run_placed_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("log"), Options::default()).unwrap();
+        assert_eq!(placed_before(&store).unwrap(), HashSet::new());
+        let file = OrderFile::parse(b"1 19970101 1 50.00\n2 19970102 1 60.00\n1 19970103 9 900.00");
+        let orders: HashSet<_> = file.rows.iter().map(|row| row.order).collect();
+        let counter = Arc::new(Counter::from(0));
+        let (_stop, stopped) = watch::channel(false);
+        place_all(store.clone(), file.rows, counter, stopped).await.unwrap();
+        assert_eq!(placed_before(&store).unwrap(), orders);
+        store.close().unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater_core::{
     CodecId, EventId, Position, ReadError, RecordedEvent, Revision, SchemaVersion, Selectable,
-    Slot, Timestamp,
+    Slot, StoredEvent, Timestamp,
 };
 
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES};
@@ -99,6 +99,18 @@ impl<'a> EventRef<'a> {
     /// Names what is wrong with it.
     pub(crate) fn damaged(&self, fault: &dyn std::error::Error) -> ReadError {
         self.segment.damaged(self.position, 0, fault)
+    }
+
+    /// Returns what a typed event is decoded from, without copying: see
+    /// [`decode_stored`](headwater_core::decode_stored).
+    pub fn stored(&self) -> StoredEvent<'a> {
+        StoredEvent {
+            position: self.position(),
+            event_type: self.event_type(),
+            schema_version: self.schema_version(),
+            codec: self.codec(),
+            payload: self.payload(),
+        }
     }
 
     /// Copies everything into an event of its own.

@@ -4,9 +4,8 @@ use std::fmt;
 
 use super::payload::{Payload, PayloadError};
 use super::{Event, EventKind};
-use crate::codec::CodecError;
+use crate::codec::{CodecError, CodecId};
 use crate::event::RecordedEvent;
-use crate::name::EventType;
 use crate::position::{Position, SchemaVersion};
 
 /// Why a recorded event could not be read as a typed one.
@@ -19,7 +18,7 @@ pub enum DecodeError {
         /// Where the event stands.
         position: Position,
         /// Its name.
-        event_type: EventType,
+        event_type: String,
         /// The names this program knows.
         known: Vec<&'static str>,
     },
@@ -33,7 +32,7 @@ pub enum DecodeError {
         /// Where the event stands.
         position: Position,
         /// Its name.
-        event_type: EventType,
+        event_type: String,
         /// The version stored.
         found: SchemaVersion,
         /// The versions this program reads.
@@ -45,7 +44,7 @@ pub enum DecodeError {
         /// Where the event stands.
         position: Position,
         /// Its name.
-        event_type: EventType,
+        event_type: String,
         /// What the codec said.
         source: CodecError,
     },
@@ -55,7 +54,7 @@ pub enum DecodeError {
         /// Where the event stands.
         position: Position,
         /// Its name.
-        event_type: EventType,
+        event_type: String,
         /// Where it came to a stand, and what the upcaster said.
         source: PayloadError,
     },
@@ -90,6 +89,33 @@ impl fmt::Display for Remedy<'_> {
     }
 }
 
+/// What a typed event is decoded from, borrowed from wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredEvent<'a> {
+    /// Where the event stands.
+    pub position: Position,
+    /// Its name.
+    pub event_type: &'a str,
+    /// The shape of the payload.
+    pub schema_version: SchemaVersion,
+    /// How the payload is encoded.
+    pub codec: CodecId,
+    /// The encoded payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> From<&'a RecordedEvent> for StoredEvent<'a> {
+    fn from(event: &'a RecordedEvent) -> Self {
+        Self {
+            position: event.position,
+            event_type: event.event_type.as_str(),
+            schema_version: event.schema_version,
+            codec: event.codec,
+            payload: &event.payload,
+        }
+    }
+}
+
 /// Reads a recorded event as a typed one, under the name it has now or had before, and in the shape
 /// that is written now or in an older one.
 ///
@@ -102,9 +128,17 @@ impl fmt::Display for Remedy<'_> {
 ///
 /// Linear in the payload. Names are compared in the order of [`Event::KINDS`].
 pub fn decode_event<E: Event>(event: &RecordedEvent) -> Result<E, DecodeError> {
-    let position = event.position;
-    let event_type = || event.event_type.clone();
-    let name = event.event_type.as_str();
+    decode_stored(event.into())
+}
+
+/// As [`decode_event`], of an event that is not copied out of the log, such as those of a scan.
+///
+/// # Errors
+///
+/// As [`decode_event`].
+pub fn decode_stored<E: Event>(event: StoredEvent<'_>) -> Result<E, DecodeError> {
+    let StoredEvent { position, event_type: name, schema_version: version, .. } = event;
+    let event_type = || name.to_owned();
     let Some((index, kind)) = find(E::KINDS, name) else {
         return Err(DecodeError::UnknownType {
             position,
@@ -112,7 +146,6 @@ pub fn decode_event<E: Event>(event: &RecordedEvent) -> Result<E, DecodeError> {
             known: E::KINDS.iter().flat_map(EventKind::names).collect(),
         });
     };
-    let version = event.schema_version;
     if !kind.reads(version) {
         let (event_type, kind) = (event_type(), *kind);
         return Err(DecodeError::UnknownSchemaVersion {
@@ -122,7 +155,7 @@ pub fn decode_event<E: Event>(event: &RecordedEvent) -> Result<E, DecodeError> {
             kind,
         });
     }
-    let payload = Payload::new(index, version, event.codec, &event.payload);
+    let payload = Payload::new(index, version, event.codec, event.payload);
     E::decode_payload(payload).map_err(|error| match error {
         PayloadError::Codec(source) => {
             DecodeError::Codec { position, event_type: event_type(), source }

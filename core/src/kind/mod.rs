@@ -17,7 +17,7 @@ use crate::name::{EventType, InvalidName, Key, StreamId, Tag};
 use crate::position::SchemaVersion;
 use crate::shape::VersionShape;
 
-pub use decode::{DecodeError, decode_event};
+pub use decode::{DecodeError, StoredEvent, decode_event, decode_stored};
 pub use payload::{Payload, PayloadError, Upcast, encode_variant};
 
 /// The frozen names and the schema versions of one kind of event.
