@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Fields, Ident, Member, Type};
 
-use crate::model::{Events, Kind, Label, bound};
+use crate::model::{Events, Kind, Label, bound, pointed_to};
 use crate::shape;
 use crate::template::respanned;
 
@@ -241,12 +241,18 @@ fn chain(events: &Events<'_>, kind: &Kind<'_>, from: usize) -> TokenStream {
     });
     let (last, last_shape) = kind.older.last().expect("a chain begins with an older version");
     let newest: Type = match inner(kind.fields) {
-        Some(field) if kind.variant.is_some() => field.clone(),
+        Some(field) if kind.variant.is_some() => pointed_to(field).clone(),
         _ => syn::parse_quote!(Self),
     };
     let last_step = step(root, *last, &newest, last_shape.span());
     let event = match (kind.variant, inner(kind.fields)) {
-        (Some(variant), Some(_)) => quote!(::std::result::Result::Ok(Self::#variant(value))),
+        (Some(variant), Some(field)) if std::ptr::eq(pointed_to(field), field) => {
+            quote!(::std::result::Result::Ok(Self::#variant(value)))
+        }
+        // `From` is there for every pointer to what it holds.
+        (Some(variant), Some(_)) => {
+            quote!(::std::result::Result::Ok(Self::#variant(::std::convert::From::from(value))))
+        }
         (Some(_), None) => quote!(payload.of_its_kind(#last, value)),
         (None, _) => quote!(::std::result::Result::Ok(value)),
     };

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitInt, LitStr, Member, Result,
-    Type, Visibility,
+    Attribute, Data, DeriveInput, Error, Field, Fields, GenericArgument, Ident, LitInt, LitStr,
+    Member, PathArguments, Result, Type, Visibility,
 };
 
 use crate::attributes::{OfField, OfKind, OfType, Old};
@@ -269,4 +269,18 @@ fn holds_several(field: &Field) -> bool {
     let Type::Path(path) = &field.ty else { return false };
     let last = path.path.segments.last();
     last.is_some_and(|last| ["Option", "Vec", "BTreeSet"].iter().any(|name| last.ident == name))
+}
+
+/// Returns what a smart pointer holds that serde does not store; otherwise the type itself.
+pub(crate) fn pointed_to(whole: &Type) -> &Type {
+    let Type::Path(path) = whole else { return whole };
+    let Some(last) = path.path.segments.last() else { return whole };
+    let is_pointer = ["Box", "Rc", "Arc"].iter().any(|name| last.ident == name);
+    match &last.arguments {
+        PathArguments::AngleBracketed(arguments) if is_pointer => match arguments.args.first() {
+            Some(GenericArgument::Type(inner)) => inner,
+            _ => whole,
+        },
+        _ => whole,
+    }
 }

@@ -7,7 +7,7 @@ use syn::{
 };
 
 use crate::attributes::OfType;
-use crate::model::{Events, Kind};
+use crate::model::{Events, Kind, pointed_to};
 use crate::serde;
 
 /// Types of the standard library that say all there is to say by their name.
@@ -206,6 +206,7 @@ fn body(root: &TokenStream, fields: &Fields) -> TokenStream {
 
 /// Describes a type where it is used.
 fn type_use(root: &TokenStream, used: &Type) -> TokenStream {
+    let used = pointed_to(used);
     let mut parts = Vec::new();
     collect(used, &mut parts);
     let name = text(used);

@@ -52,6 +52,8 @@ enum Item {
     Renamed { name: String, by: Option<String> },
     #[event(name = "item.gone")]
     Gone,
+    #[event(name = "item.valued", version = 3, from(1 = PriceV1, 2 = PriceV2))]
+    Valued(Box<Price>),
 }
 
 impl From<RenamedV2> for Item {
@@ -123,6 +125,9 @@ fn each_older_version_goes_through_every_step_behind_it() {
     assert_eq!(decode_event::<Item>(&v2).unwrap(), priced(50));
     let v3 = json(Item::PRICED, 3, &Price { cents: 1, currency: "USD".into() });
     assert_eq!(decode_event::<Item>(&v3).unwrap(), priced(1));
+    let v1 = json(Item::VALUED, 1, &PriceV1 { price: "7".into() });
+    let valued = Item::Valued(Box::new(Price { cents: 700, currency: "USD".into() }));
+    assert_eq!(decode_event::<Item>(&v1).unwrap(), valued);
     let v2 = json(Item::RENAMED, 2, &RenamedV2("lamp".into()));
     assert_eq!(decode_event::<Item>(&v2).unwrap(), Item::Renamed { name: "lamp".into(), by: None });
 }

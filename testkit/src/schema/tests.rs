@@ -94,7 +94,7 @@ program! { rewritten:
         #[event(name = "moved")]
         Shifted(u8, u8),
         #[event(name = "placed")]
-        Placed(WhatWasOrdered),
+        Placed(Box<WhatWasOrdered>),
         #[event(name = "shut")]
         Shut {},
         #[event(name = "line.added", formerly = "line")]
