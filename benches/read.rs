@@ -94,6 +94,12 @@ fn queries(c: &mut Criterion) {
         b.iter(|| drain(&store, &Query::category(category.clone())));
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    c.bench_function("read/the event types of 200,000", |b| {
+        b.iter(|| {
+            let types = runtime.block_on(store.event_types()).expect("an answer");
+            assert_eq!(types.len(), 2);
+        });
+    });
     c.bench_function("read/a stream's last revision", |b| {
         let mut n = 0;
         b.iter(|| {

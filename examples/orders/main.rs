@@ -101,6 +101,8 @@ async fn run(options: &Options) -> Result<Outcome, Box<dyn Error + Send + Sync>>
             ..headwater::Options::default()
         },
     )?;
+    // A log with events that this program cannot read is not read halfway.
+    shop::registry()?.check(&store).await?;
     let services = Services::start(&store, &home).await?;
 
     // No order waits for a service: each is answered as soon as it is on the device.

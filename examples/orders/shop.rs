@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 use headwater::shape::Shape;
-use headwater::{Decider, Event, InvalidName, StreamId};
+use headwater::{Decider, Event, InvalidName, Registry, RegistryError, StreamId};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Day, OrderNumber, Row};
@@ -104,6 +104,11 @@ pub(crate) enum CustomerEvent {
     },
 }
 
+/// Returns all events of the shop.
+pub(crate) fn registry() -> Result<Registry, RegistryError> {
+    Registry::new().with::<CustomerEvent>()
+}
+
 /// Asks for one order to be placed.
 #[derive(Clone, Debug)]
 pub(crate) struct PlaceOrder(pub(crate) Row);
@@ -174,7 +179,7 @@ impl Decider for Shop {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{Registry, SchemaVersion, encode_event};
+    use headwater::{SchemaVersion, encode_event};
     use headwater_testkit::SchemaLock;
 
     use super::*;
@@ -225,9 +230,8 @@ mod tests {
 
     #[test]
     fn stored_shapes_change_with_a_new_version_alone() {
-        let registry = Registry::new().with::<CustomerEvent>().unwrap();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/orders/schema.lock");
-        SchemaLock::at(path).assert(&registry);
+        SchemaLock::at(path).assert(&registry().unwrap());
     }
 
     #[test]
