@@ -3,8 +3,9 @@
 //! # Where to begin
 //!
 //! [`Store`] opens a directory. [`EventLog`] is what it can do, [`Append`] and [`Read`] what it is
-//! asked for. [`Event`], [`Decider`] and [`execute`] are for domain code; [`projections`] holds consumer
-//! groups, projections and reactors. [`MemoryLog`] is the same log in memory, for tests.
+//! asked for. [`Event`], [`Decider`] and [`execute`] are for domain code, and a [`Registry`] says
+//! whether a log holds what the program can read; [`projections`] holds consumer groups, projections
+//! and reactors. [`MemoryLog`] is the same log in memory, for tests.
 
 #![forbid(unsafe_code)]
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use headwater_core::{
-    Append, Bincode, CodecId, Event, EventLog, EventType, InvalidName, MemoryLog, NewEvent,
-    Position, Query, Read, RecordedEvent, SchemaVersion, StreamId, decode_event, encode_event,
+    Append, Bincode, CodecError, CodecId, DecodeError, Event, EventLog, EventType, InvalidName,
+    MemoryLog, NewEvent, Position, Query, Read, RecordedEvent, SchemaVersion, StreamId,
+    decode_event, encode_event,
 };
 use pollster::block_on;
 use serde::{Deserialize, Serialize};
@@ -216,4 +217,89 @@ fn fields_may_have_the_names_that_the_derive_uses_itself() {
     assert_eq!(tags, ["4", "1", "tag:1", "tag:2", "value:3"]);
     assert_eq!(event.key.unwrap().as_str(), "2");
     assert_eq!((Awkward::HTTP_FAILED.name, Awkward::V2_MADE.name), ("a", "b"));
+}
+
+/// What serde can be told of fields, and what looks like an event within one.
+#[derive(Clone, Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(crate = headwater_core)]
+#[serde(rename_all_fields = "camelCase", deny_unknown_fields)]
+enum Told {
+    #[event(name = "told.named")]
+    Named {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        some_note: Option<String>,
+        #[serde(with = "as_text")]
+        big_number: u64,
+        inner: Inner,
+    },
+    #[event(name = "told.flat")]
+    #[serde(rename_all = "UPPERCASE")]
+    Flat {
+        first: u8,
+        #[serde(skip)]
+        cached: u8,
+    },
+    #[event(name = "told.inner")]
+    Inner(Inner),
+    #[event(name = "told.maybe")]
+    Maybe(Option<Inner>),
+    #[event(name = "told.unit")]
+    Unit(()),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Inner {
+    A,
+    B(Box<Inner>),
+    C { a: Vec<Inner> },
+}
+
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+    pub(super) fn serialize<S: Serializer>(number: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[test]
+fn what_serde_is_told_of_fields_counts_and_enums_within_are_left_alone() {
+    let inner = Inner::C { a: vec![Inner::A, Inner::B(Box::new(Inner::A))] };
+    let told = [
+        Told::Named { some_note: None, big_number: 1 << 60, inner: Inner::B(Box::new(Inner::A)) },
+        Told::Flat { first: 3, cached: 0 },
+        Told::Inner(inner.clone()),
+        Told::Maybe(None),
+        Told::Maybe(Some(inner)),
+        Told::Unit(()),
+    ];
+    let events = recorded(told.iter().map(new));
+    let payloads: Vec<_> =
+        events.iter().map(|event| str::from_utf8(&event.payload).unwrap()).collect();
+    assert_eq!(
+        payloads,
+        [
+            r#"{"bigNumber":"1152921504606846976","inner":{"B":"A"}}"#,
+            r#"{"FIRST":3}"#,
+            r#"{"C":{"a":["A",{"B":"A"}]}}"#,
+            "null",
+            r#"{"C":{"a":["A",{"B":"A"}]}}"#,
+            "null",
+        ]
+    );
+    for (event, told) in events.iter().zip(&told) {
+        assert_eq!(&decode_event::<Told>(event).unwrap(), told);
+    }
+    let mut unknown = new(&told[1]);
+    unknown.payload = r#"{"FIRST":3,"second":4}"#.into();
+    let error = decode_event::<Told>(&recorded([unknown])[0]).unwrap_err();
+    let DecodeError::Codec { source: CodecError::Decode { source, .. }, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(source.to_string().contains("unknown field `second`"), "{source}");
 }
