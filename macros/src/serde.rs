@@ -62,9 +62,9 @@ pub(crate) fn stored_as(attributes: &[Attribute]) -> Option<Type> {
     names.iter().find_map(|name| literal(attributes, name)?.parse().ok())
 }
 
-/// Returns whether serde is told to store the one field alone.
-pub(crate) fn is_transparent(attributes: &[Attribute]) -> bool {
-    told(attributes).iter().any(|told| told.name == "transparent")
+/// Returns whether serde is told this.
+pub(crate) fn is_told(attributes: &[Attribute], name: &str) -> bool {
+    told(attributes).iter().any(|told| told.name == name)
 }
 
 /// Returns the text of `name = "text"`.

@@ -163,7 +163,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
 
 /// Describes a struct, or the type that is stored instead.
 fn whole(root: &TokenStream, attributes: &[Attribute], fields: &Fields) -> TokenStream {
-    let only = fields.iter().next().filter(|_| serde::is_transparent(attributes));
+    let only = fields.iter().next().filter(|_| serde::is_told(attributes, "transparent"));
     let other = serde::stored_as(attributes).or_else(|| only.map(|field| field.ty.clone()));
     let Some(other) = other else { return body(root, fields) };
     let of = type_use(root, &other);
@@ -185,7 +185,8 @@ fn body(root: &TokenStream, fields: &Fields) -> TokenStream {
             let of = type_use(root, &field.ty);
             quote!(#root::shape::Field { name: #name, of: #of, serde: #told })
         };
-        fields.iter().enumerate().map(one).collect()
+        let is_stored = |field: &syn::Field| !serde::is_told(&field.attrs, "skip");
+        fields.iter().filter(|field| is_stored(field)).enumerate().map(one).collect()
     };
     match fields {
         Fields::Unit => quote!(#root::shape::Body::Unit),

@@ -104,7 +104,7 @@ program! { rewritten:
     #[derive(Serialize, Deserialize, Shape)]
     #[event(crate = headwater_core)]
     #[serde(rename_all = "camelCase")]
-    pub(super) struct WhatWasOrdered { cents: Vec<Cents>, order: u64, #[serde(default)] note: Option<String> }
+    pub(super) struct WhatWasOrdered { #[serde(skip)] known: bool, cents: Vec<Cents>, order: u64, #[serde(default)] note: Option<String> }
 
     #[derive(Serialize, Deserialize, Shape)]
     #[event(crate = headwater_core)]
