@@ -45,6 +45,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod bridge;
 mod checkpoint;
 mod clock;
@@ -66,6 +67,7 @@ mod wait;
 /// Goes on implementations of [`Reactor`], as `#[async_trait]`: the attribute of the crate of this
 /// name, in a version that fits.
 pub use async_trait::async_trait;
+pub use batch::{BatchError, BatchItem, BatchOptions, BatchReactor, BatchRunner};
 #[cfg(feature = "amqp")]
 pub use bridge::amqp;
 #[cfg(feature = "webhooks")]
@@ -79,8 +81,8 @@ pub use clock::{Clock, SystemClock};
 pub use gate::{GatedLog, HighWater, Level, Overflow};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,
-    Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Settlement,
-    ShareGroup, ShareOptions, WorkerStatus,
+    Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Run,
+    Settlement, ShareGroup, ShareOptions, WorkerStatus,
 };
 #[cfg(feature = "sqlite")]
 pub use journal::SqliteJournal;

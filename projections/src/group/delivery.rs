@@ -9,7 +9,7 @@ use headwater_core::{
 };
 use tokio::time::Instant;
 
-use super::coordinator::Dispatch;
+use super::coordinator::{Coordinator, Dispatch, Follower};
 use super::shared::Shared;
 
 /// Whether what a member said about a delivery still counts.
@@ -129,7 +129,7 @@ impl Delivery {
     /// the group's backoff, and later events of its key wait; or, if that was the last attempt,
     /// it is parked, dropped, or stops the group, as the group's policy says.
     pub fn fail(mut self, cause: impl std::fmt::Display) -> Settlement {
-        let delay = self.shared.backoff.jittered(self.attempt());
+        let delay = self.backoff(self.attempt());
         self.failed(cause.to_string(), delay)
     }
 
@@ -180,6 +180,28 @@ impl Delivery {
     pub fn extend(&self, by: Duration) -> Settlement {
         let place = self.place();
         self.shared.settle(|group| group.extend(place, by, Instant::now()))
+    }
+
+    pub(super) fn shared_event(&self) -> &Arc<RecordedEvent> {
+        &self.dispatch.event
+    }
+
+    /// Returns how long to wait after an attempt that failed.
+    pub(super) fn backoff(&self, attempt: u32) -> Duration {
+        self.shared.backoff.jittered(attempt)
+    }
+
+    /// Returns what can go with this delivery, from behind a position on.
+    pub(super) fn followers(&self, after: Position, max: usize, bytes: usize) -> Vec<Follower> {
+        let (slot, at, _) = self.place();
+        let place = (slot, at);
+        self.shared.with(|group| group.followers(place, after, max, bytes, Instant::now()))
+    }
+
+    /// Ends the delivery in a way of the caller's.
+    pub(super) fn settle_by(mut self, work: impl FnOnce(&mut Coordinator) -> bool) -> Settlement {
+        self.settled = true;
+        self.shared.settle(work)
     }
 
     pub(super) fn group_id(&self) -> GroupId {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::coordinator::MemberId;
+use super::coordinator::{Coordinator, MemberId};
 use super::delivery::Delivery;
 use super::error::ConsumerError;
+use super::run::Run;
 use super::shared::Shared;
 use super::{ConsumerGroup, Handle, worker};
 
@@ -79,12 +80,21 @@ impl Member {
     }
 
     pub(super) fn take(&self, max: usize) -> Result<Vec<Delivery>, ConsumerError> {
+        let dispatched = self.hand_out(|group, now| group.next(self.id, max.max(1), now))?;
+        let deliver = |dispatch| Delivery::new(Arc::clone(self.shared()), dispatch);
+        Ok(dispatched.into_iter().map(deliver).collect())
+    }
+
+    fn hand_out<T>(
+        &self,
+        take: impl FnOnce(&mut Coordinator, Instant) -> T,
+    ) -> Result<T, ConsumerError> {
         let shared = self.shared();
-        let (dispatched, more) = shared.with(|group| match shared.over(group) {
+        let (taken, more) = shared.with(|group| match shared.over(group) {
             None => {
                 let now = Instant::now();
-                let dispatched = group.next(self.id, max.max(1), now);
-                Ok((dispatched, group.has_ready(self.id, now)))
+                let taken = take(group, now);
+                Ok((taken, group.has_ready(self.id, now)))
             }
             Some(cause) => Err(cause),
         })?;
@@ -92,8 +102,44 @@ impl Member {
             // For whoever else waits at this bell: it has rung once for many events.
             self.bell.notify_one();
         }
-        let deliver = |dispatch| Delivery::new(Arc::clone(shared), dispatch);
-        Ok(dispatched.into_iter().map(deliver).collect())
+        Ok(taken)
+    }
+
+    /// Waits until there are events for this member and returns up to `max` of them (at least one)
+    /// with about `bytes` of payload, in runs of consecutive events of one key: a busy key is
+    /// handled many events at a time, in order. The oldest of each key go first, and then what
+    /// follows them. Each run has to be settled within the group's lease.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped future has taken nothing.
+    pub async fn next_runs(&mut self, max: usize, bytes: usize) -> Result<Vec<Run>, ConsumerError> {
+        self.wait_for_runs(max, bytes).await
+    }
+
+    /// As [`next_runs`](Self::next_runs), for any number of callers at once.
+    pub(crate) async fn wait_for_runs(
+        &self,
+        max: usize,
+        bytes: usize,
+    ) -> Result<Vec<Run>, ConsumerError> {
+        loop {
+            let runs = self.take_runs(max, bytes)?;
+            if !runs.is_empty() {
+                return Ok(runs);
+            }
+            self.bell.notified().await;
+        }
+    }
+
+    pub(crate) fn take_runs(&self, max: usize, bytes: usize) -> Result<Vec<Run>, ConsumerError> {
+        let runs = self.hand_out(|group, now| group.next_runs(self.id, max.max(1), bytes, now))?;
+        let deliver = |dispatch| Delivery::new(Arc::clone(self.shared()), dispatch);
+        Ok(runs.into_iter().map(|(first, rest)| Run::new(deliver(first), rest)).collect())
     }
 
     /// Makes the acks of this member's slots durable, as durable as the log says.
@@ -118,6 +164,11 @@ impl Member {
     /// Linear in the number of slots that changed.
     pub async fn commit(&mut self) -> Result<(), ConsumerError> {
         // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
+        self.commit_alone().await
+    }
+
+    /// As [`commit`](Self::commit), for callers who take turns themselves.
+    pub(crate) async fn commit_alone(&self) -> Result<(), ConsumerError> {
         worker::commit(self.shared(), Some(self.id)).await
     }
 

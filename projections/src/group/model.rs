@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::commit::{CommitPlan, runs};
-use super::coordinator::{Coordinator, HandOver, MemberId, ReadPlan, Rules};
+use super::coordinator::{Coordinator, Dispatch, HandOver, MemberId, ReadPlan, Rest, Rules};
 use super::policy::{FailurePolicy, Hopeless};
 use super::testing::event_at;
 
@@ -34,6 +34,9 @@ enum Op {
     Join,
     Leave(usize),
     Next(usize, usize),
+    NextRuns(usize, usize),
+    /// How many of its events are handled, and after which time to try the next one again.
+    SettleRun(usize, usize, Option<u64>),
     Ack(usize),
     Fail(usize, u64),
     Release(usize),
@@ -66,6 +69,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Join),
         1 => (0..4_usize).prop_map(Op::Leave),
         10 => (0..4_usize, 1..6_usize).prop_map(|(m, n)| Op::Next(m, n)),
+        6 => (0..4_usize, 1..8_usize).prop_map(|(m, n)| Op::NextRuns(m, n)),
+        8 => (0..64_usize, 0..6_usize, prop::option::of(prop_oneof![Just(0), 1..60_u64]))
+            .prop_map(|(d, n, s)| Op::SettleRun(d, n, s)),
         12 => (0..64_usize).prop_map(Op::Ack),
         4 => (0..64_usize, prop_oneof![Just(0), 1..60_u64]).prop_map(|(d, s)| Op::Fail(d, s)),
         1 => (0..64_usize).prop_map(Op::Release),
@@ -117,6 +123,8 @@ struct Held {
     member: MemberId,
     slot: Slot,
     position: Position,
+    /// What goes with it.
+    rest: Vec<Position>,
     token: u64,
     until: Instant,
     /// Whether it still has the event.
@@ -226,6 +234,8 @@ impl World {
                 }
             }
             Op::Next(member, max) => self.next(member, max),
+            Op::NextRuns(member, max) => self.next_runs(member, max),
+            Op::SettleRun(held, done, delay) => self.settle_run(held, done, delay),
             Op::Ack(_) | Op::Fail(..) | Op::Release(_) | Op::Park(_) | Op::Renew(_) => {
                 self.say(&op);
             }
@@ -369,33 +379,104 @@ impl World {
         let dispatched = self.group.next(member, max, self.now);
         assert!(!self.paused || dispatched.is_empty(), "a paused group delivers nothing");
         for dispatch in dispatched {
-            let event = &dispatch.event;
-            let position = event.position;
-            assert!(!self.acked.contains(&position), "{position} was acked before");
-            self.check_turn(event);
-            let twice = |held: &Held| held.position == position && held.alive;
-            assert!(!self.held.iter().any(twice), "{position} is out already");
-            let slot = self.slot_of(event);
-            assert_eq!(dispatch.slot, slot);
-            let owner = *self.owners.entry((slot, dispatch.generation)).or_insert(member);
-            assert_eq!(owner, member, "a slot has one owner in a generation");
-            assert_eq!(
-                self.durable.slot(slot).generation,
-                dispatch.generation,
-                "an ownership is durable before anything is delivered"
-            );
-            let attempts = self.attempts.entry(position).or_default();
-            *attempts += 1;
-            assert_eq!(dispatch.attempt, *attempts, "attempts of {position}");
-            self.held.push(Held {
-                member,
-                slot,
-                position,
-                token: dispatch.token,
-                until: self.now + LEASE,
-                alive: true,
-            });
+            self.take(member, &dispatch, Vec::new());
         }
+    }
+
+    fn next_runs(&mut self, member: usize, max: usize) {
+        let Some(member) = self.member(member) else {
+            return;
+        };
+        let runs = self.group.next_runs(member, max, usize::MAX, self.now);
+        assert!(!self.paused || runs.is_empty(), "a paused group delivers nothing");
+        let count: usize = runs.iter().map(|(_, rest)| 1 + rest.len()).sum();
+        assert!(count <= max, "{count} of {max} events were taken");
+        for (dispatch, rest) in runs {
+            let positions = rest.iter().map(|(event, _)| event.position).collect();
+            self.take(member, &dispatch, positions);
+            let mut before = vec![dispatch.event.position];
+            for (event, attempt) in rest {
+                let open = |position: &Position| !self.acked.contains(position);
+                let key = |other: &&RecordedEvent| {
+                    self.order == Order::Global || other.ordering_key() == event.ordering_key()
+                };
+                let earlier = self.selected().filter(key).map(|other| other.position);
+                let earlier = earlier.take_while(|at| *at < event.position).filter(open);
+                let parked = |at: &Position| {
+                    let event = &self.log[usize::try_from(at.get()).unwrap() - 1].0;
+                    self.order == Order::Global && self.is_parked(event)
+                };
+                let earlier: Vec<_> = earlier.filter(|at| !parked(at)).collect();
+                assert_eq!(earlier, before, "a run has no gap");
+                assert_ne!(self.order, Order::None, "without an order there are no runs");
+                let attempts = self.attempts.get(&event.position).copied().unwrap_or(0);
+                assert_eq!(attempt, attempts + 1, "attempts of {}", event.position);
+                before.push(event.position);
+            }
+        }
+    }
+
+    fn settle_run(&mut self, held: usize, done: usize, delay: Option<u64>) {
+        let index = held % self.held.len().max(1);
+        let Some(held) = self.held.get(index) else { return };
+        let (first, followers) = (held.position, held.rest.clone());
+        let run: Vec<Position> = std::iter::once(first).chain(followers.iter().copied()).collect();
+        let done = done.min(run.len());
+        let rest = match delay {
+            None => Rest::Release,
+            Some(seconds) => {
+                Rest::Fail { cause: "no".to_owned(), delay: Duration::from_secs(seconds) }
+            }
+        };
+        let counted = self
+            .end(index, |group, place, now| group.settle_run(place, &followers, done, rest, now));
+        if counted.is_none() {
+            return;
+        }
+        self.acked.extend(&run[..done]);
+        let Some(next) = run.get(done) else { return };
+        let attempts = self.attempts.entry(*next).or_default();
+        match delay {
+            None if done == 0 => *attempts -= 1,
+            None => {}
+            Some(_) => {
+                *attempts += u32::from(done > 0);
+                if self.order == Order::Global && *attempts >= ATTEMPTS_MAX {
+                    self.acked.insert(*next);
+                }
+            }
+        }
+    }
+
+    /// Notes a delivery, and checks that it may be one.
+    fn take(&mut self, member: MemberId, dispatch: &Dispatch, rest: Vec<Position>) {
+        let event = &dispatch.event;
+        let position = event.position;
+        assert!(!self.acked.contains(&position), "{position} was acked before");
+        self.check_turn(event);
+        let twice = |held: &Held| held.position == position && held.alive;
+        assert!(!self.held.iter().any(twice), "{position} is out already");
+        let slot = self.slot_of(event);
+        assert_eq!(dispatch.slot, slot);
+        let owner = *self.owners.entry((slot, dispatch.generation)).or_insert(member);
+        assert_eq!(owner, member, "a slot has one owner in a generation");
+        assert_eq!(
+            self.durable.slot(slot).generation,
+            dispatch.generation,
+            "an ownership is durable before anything is delivered"
+        );
+        let attempts = self.attempts.entry(position).or_default();
+        *attempts += 1;
+        assert_eq!(dispatch.attempt, *attempts, "attempts of {position}");
+        self.held.push(Held {
+            member,
+            slot,
+            position,
+            rest,
+            token: dispatch.token,
+            until: self.now + LEASE,
+            alive: true,
+        });
     }
 
     /// Checks that nothing that should come before an event is open.

@@ -252,6 +252,18 @@ impl Tracker {
         self.open(position).map(|open| (&open.event, open.attempts))
     }
 
+    /// Goes through the open events of its key behind an event of the slot's own sequence, in order.
+    pub(super) fn behind(&self, position: Position) -> impl Iterator<Item = &Open> {
+        let event = match self.places.get(&position) {
+            Some(Place::Open(open)) => Some(&open.event),
+            _ => None,
+        };
+        let key = event.and_then(|event| key_of(self.order, event));
+        let queue = key.and_then(|key| self.keys.get(key));
+        let behind = queue.into_iter().flatten().skip_while(move |&&other| other <= position);
+        behind.filter_map(|&behind| self.open(behind))
+    }
+
     /// Returns before when a waiting event is not delivered.
     pub(super) fn not_before(&self, position: Position) -> Option<Instant> {
         self.open(position).and_then(|open| open.not_before)

@@ -99,7 +99,8 @@ pub struct ReactorOptions {
     /// other and committed together: more is faster, and repeats more after a crash.
     ///
     /// At most one event of each key is out at a time, so no batch holds two of them: of a key
-    /// with many events, each takes a batch, and so a commit, of its own.
+    /// with many events, each takes a batch, and so a commit, of its own. A
+    /// [`BatchReactor`](crate::BatchReactor) takes many of them at once.
     pub batch_events: usize,
 }
 
@@ -156,7 +157,7 @@ impl ReactorRunner {
             tokio::spawn(drive.run())
         };
         let tasks = joined.into_iter().enumerate().map(drive).collect();
-        Ok(ReactorHandle { group: group.clone(), name: name.into(), stop, status, tasks })
+        Ok(ReactorHandle::new(group, name, stop, status, tasks))
     }
 }
 
@@ -172,6 +173,16 @@ pub struct ReactorHandle {
 }
 
 impl ReactorHandle {
+    pub(crate) fn new(
+        group: &ConsumerGroup,
+        name: &str,
+        stop: Arc<watch::Sender<bool>>,
+        status: Arc<watch::Sender<ReactorStatus>>,
+        tasks: Vec<JoinHandle<Result<(), Arc<ReactorStop>>>>,
+    ) -> Self {
+        Self { group: group.clone(), name: name.into(), stop, status, tasks }
+    }
+
     /// Returns the reactor's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -71,7 +71,7 @@ pub struct ReactorStatus {
 
 impl ReactorStatus {
     /// Notes why it stopped, unless it has stopped already.
-    pub(super) fn stop(&mut self, cause: &Arc<ReactorStop>) {
+    pub(crate) fn stop(&mut self, cause: &Arc<ReactorStop>) {
         if matches!(self.phase, ReactorPhase::Running) {
             self.phase = ReactorPhase::Stopped { cause: Arc::clone(cause) };
         }

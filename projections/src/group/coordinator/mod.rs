@@ -18,6 +18,7 @@ mod deliveries;
 mod failing;
 mod progress;
 mod redrive;
+mod runs;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use headwater_core::{
 };
 use tokio::time::Instant;
 
+pub(in crate::group) use self::runs::{Follower, Rest};
 use super::error::ConsumerError;
 use super::fair::Turns;
 use super::policy::FailurePolicy;
