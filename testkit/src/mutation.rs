@@ -15,13 +15,19 @@ pub struct Run {
     pub mutations: u64,
 }
 
-/// Runs a target over every file of a folder, and for a time over mutations of them.
+/// How many mutations a run makes, however short its time is on a busy machine.
+const MUTATIONS_MIN: u64 = 100;
+/// How long one input may take before it counts as endless.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a target over every file of a folder, and for a time over mutations of them, of which there
+/// are a hundred at least.
 ///
 /// The time is `HEADWATER_FUZZ_SECONDS`, or half a second; `HEADWATER_FUZZ_SEED` begins elsewhere.
 ///
 /// # Panics
 ///
-/// If the target does, or takes more than a second: the input is written to a file of the system's
+/// If the target does, or takes more than ten seconds: the input is written to a file of the system's
 /// temporary directory first, and named. If the folder holds no file.
 pub fn run(corpus: &Path, target: impl Fn(&[u8])) -> Run {
     let number = |name| env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
@@ -33,7 +39,7 @@ pub fn run(corpus: &Path, target: impl Fn(&[u8])) -> Run {
     }
     let end = Instant::now() + seconds.unwrap_or(Duration::from_millis(500));
     let (mut dice, mut mutations) = (Dice(seed), 0);
-    while Instant::now() < end {
+    while mutations < MUTATIONS_MIN || Instant::now() < end {
         attempt(&target, &mutated(&inputs, &mut dice));
         mutations += 1;
     }
@@ -54,7 +60,7 @@ fn attempt(target: &impl Fn(&[u8]), input: &[u8]) {
     let begun = Instant::now();
     let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| target(input)));
     let took = begun.elapsed();
-    if ended.is_ok() && took < Duration::from_secs(1) {
+    if ended.is_ok() && took < PATIENCE {
         return;
     }
     let path = env::temp_dir().join(format!("headwater-fuzz-{}", std::process::id()));
