@@ -16,7 +16,7 @@ use headwater::projections::{ConsumerGroup, GroupOptions};
 use headwater::{Durability, GroupLog, GroupName, Start};
 
 const GROUPS: u64 = 1_000;
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_SECONDS: u64 = 10;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -49,10 +49,11 @@ async fn main() {
         "a group with one idle member:  {:>4} KiB",
         (anonymous_bytes() - before) / GROUPS / 1024
     );
-    let begun = processor_time();
-    tokio::time::sleep(IDLE).await;
-    let share = 100.0 * (processor_time() - begun).as_secs_f64() / IDLE.as_secs_f64();
-    println!("all of them, idle, of one core: {share:.1} %");
+    let begun = processor_ticks();
+    tokio::time::sleep(Duration::from_secs(IDLE_SECONDS)).await;
+    let ticks = processor_ticks() - begun;
+    // A tick is a hundredth of a second.
+    println!("all of them, idle, of one core: {:>4} per mille", 10 * ticks / IDLE_SECONDS);
 }
 
 /// Returns the anonymous memory of this process.
@@ -63,12 +64,10 @@ fn anonymous_bytes() -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// Returns how long this process has had a processor.
-fn processor_time() -> Duration {
+/// Returns how long this process has had a processor, in ticks of 10 ms.
+fn processor_ticks() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields = stat.rsplit(')').next().expect("the name comes first").split_whitespace();
-    // The 14th and 15th field, in ticks of 10 ms; the first two are gone.
-    let ticks: u64 =
-        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(10 * ticks)
+    // The 14th and 15th field; two are gone with the name.
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
