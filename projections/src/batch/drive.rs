@@ -267,7 +267,7 @@ impl<R: BatchReactor> Drive<R> {
     fn settle(&self, batch: Batch) {
         for Progress { run, done, failed } in batch.runs {
             let Some(error) = failed else {
-                self.count(done, run.ack_first(done));
+                self.count(done, || run.ack_first(done));
                 continue;
             };
             let event = run.events().nth(done).map(|event| event.position);
@@ -276,18 +276,21 @@ impl<R: BatchReactor> Drive<R> {
                 attempt: run.attempt(done),
                 error: Arc::clone(&error.source),
             };
-            self.count(done, run.fail_after_first(done, &error));
             self.status.send_modify(|status| {
                 status.failed += 1;
                 status.last_failure = Some(failure);
             });
+            self.count(done, || run.fail_after_first(done, &error));
         }
     }
 
-    fn count(&self, done: usize, settlement: Settlement) {
-        if settlement == Settlement::Counted && done > 0 {
-            self.status.send_modify(|status| status.reacted += done as u64);
-        }
+    /// Settles and counts in one step: whoever is told how far the group is finds it counted.
+    fn count(&self, done: usize, settle: impl FnOnce() -> Settlement) {
+        self.status.send_modify(|status| {
+            if settle() == Settlement::Counted {
+                status.reacted += done as u64;
+            }
+        });
     }
 }
 

@@ -394,6 +394,25 @@ async fn a_commit_that_the_log_refuses_for_now_goes_with_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commits_of_one_member_take_turns_also_where_one_takes_long() {
+    let log = WatchedLog::new();
+    // Two keys of one slot.
+    let first = "a-0".to_owned();
+    let mut others = (1..).map(|number| format!("a-{number}"));
+    let other = others.find(|key| Slot::of_key(key) == Slot::of_key(&first)).unwrap();
+    let last = append(&*log, &[&first, &other]).await;
+    log.commit_times.lock().unwrap().push_back(10 * SECOND);
+    let group = open(&log).await;
+    let script = Arc::new(Script { takes: SECOND, ..Script::default() });
+    let options = BatchOptions { concurrency: 2, size_max: 1, ..BatchOptions::default() };
+    let reactor = start(&group, &script, options).await;
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!((script.done(), *script.most_at_once.lock().unwrap()), (vec![1, 2], 2));
+    assert_eq!(log.state().await.floor(), last);
+    reactor.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn options_that_cannot_be_meant_are_refused() {
     let group = open(&WatchedLog::new()).await;
     for (options, name) in [

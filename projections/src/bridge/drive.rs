@@ -132,9 +132,9 @@ impl<T: Target> Drive<T> {
         self.uncommitted = true;
         let Err(error) = outcome else {
             self.circuit.answered(epoch, position);
-            let counted = delivery.ack() == Settlement::Counted;
+            // In one step: whoever is told how far the group is finds it counted.
             self.status.send_modify(|status| {
-                status.forwarded += u64::from(counted);
+                status.forwarded += u64::from(delivery.ack() == Settlement::Counted);
                 if self.circuit.open_until().is_none() {
                     status.enter(BridgePhase::Running);
                 }
@@ -147,22 +147,20 @@ impl<T: Target> Drive<T> {
         let opened = match &error {
             SendError::Refused(_) => {
                 self.circuit.answered(epoch, position);
-                delivery.give_up(cause);
                 None
             }
-            SendError::Failed { retry_after, .. } => {
-                match retry_after {
-                    Some(delay) => delivery.fail_after(cause, *delay),
-                    None => delivery.fail(cause),
-                };
-                self.circuit.failed(epoch, position, now)
-            }
+            SendError::Failed { .. } => self.circuit.failed(epoch, position, now),
             SendError::Unavailable { retry_after, .. } => {
-                delivery.release();
                 self.circuit.unavailable(epoch, *retry_after, now)
             }
         };
-        self.note(BridgeFailure { position, attempt, error }, opened);
+        self.note(BridgeFailure { position, attempt, error: error.clone() }, opened);
+        match error {
+            SendError::Refused(_) => delivery.give_up(cause),
+            SendError::Failed { retry_after: Some(delay), .. } => delivery.fail_after(cause, delay),
+            SendError::Failed { .. } => delivery.fail(cause),
+            SendError::Unavailable { .. } => delivery.release(),
+        };
         Ok(())
     }
 

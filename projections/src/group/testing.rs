@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_core::{
@@ -91,6 +92,8 @@ pub(crate) struct WatchedLog {
     pub(crate) parked_at_once: AtomicUsize,
     /// The next commits fail with these.
     pub(crate) commit_errors: Mutex<VecDeque<GroupError>>,
+    /// The next commits take so long.
+    pub(crate) commit_times: Mutex<VecDeque<Duration>>,
     /// The next reads fail with these.
     pub(crate) read_errors: Mutex<VecDeque<ReadError>>,
     /// Reads that go backward fail.
@@ -192,6 +195,10 @@ impl GroupLog for WatchedLog {
                 let error = self.commit_errors.lock().unwrap().pop_front();
                 if let Some(error) = error {
                     return Err(error);
+                }
+                let time = self.commit_times.lock().unwrap().pop_front();
+                if let Some(time) = time {
+                    tokio::time::sleep(time).await;
                 }
             }
             _ => {}

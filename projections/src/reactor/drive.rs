@@ -110,22 +110,23 @@ impl<R: Reactor> Drive<R> {
         let reacted = self.react(&delivery, waiting).await;
         let reacted = reacted.map_err(|message| ReactorStop::Panicked { position, message })?;
         let Err(error) = reacted else {
-            if delivery.ack() == Settlement::Counted {
-                self.status.send_modify(|status| status.reacted += 1);
-            }
+            // In one step: whoever is told how far the group is finds it counted.
+            self.status.send_modify(|status| {
+                status.reacted += u64::from(delivery.ack() == Settlement::Counted);
+            });
             return Ok(());
         };
         let attempt = delivery.attempt();
         tracing::warn!(%position, attempt, %error, "a reaction failed");
-        match error.retry_after {
-            Some(delay) => delivery.fail_after(&error, delay),
-            None => delivery.fail(&error),
-        };
         self.status.send_modify(|status| {
             status.failed += 1;
             status.last_failure =
                 Some(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
         });
+        match error.retry_after {
+            Some(delay) => delivery.fail_after(&error, delay),
+            None => delivery.fail(&error),
+        };
         Ok(())
     }
 

@@ -294,3 +294,18 @@ async fn a_reaction_runs_in_a_span_that_names_the_event_and_its_trace() {
         assert!(line.contains(field), "{field} in {line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_that_a_position_is_reached_finds_it_counted() {
+    let log = WatchedLog::new();
+    let group = open(&log).await;
+    let recorder =
+        Recorder { fails_at: 1_000, failures: Arc::new(AtomicU32::new(1)), ..Recorder::default() };
+    let reactor = start(&group, &recorder, 1).await;
+    for number in 1..=2_000 {
+        let last = append(&*log, &["a-1"]).await;
+        reactor.wait_for(last, 60 * SECOND).await.unwrap();
+        let status = reactor.status();
+        assert_eq!((status.reacted, status.failed), (number, u64::from(number >= 1_000)));
+    }
+}
