@@ -74,6 +74,26 @@ impl ExecuteOptions {
         }
     }
 
+    /// Appends what the attempt with this number, from 1, decided. `None` asks for another one:
+    /// somebody else came first, with other events or with this very command.
+    pub(crate) async fn try_append<R: std::error::Error + 'static>(
+        &self,
+        log: &dyn EventLog,
+        append: Append,
+        attempts: u32,
+    ) -> Result<Option<Appended>, ExecuteError<R>> {
+        match log.append(append).await {
+            // What another attempt at the same command did is what happened.
+            Ok(appended) if appended.deduplicated => Ok(None),
+            Ok(appended) => Ok(Some(appended)),
+            Err(AppendError::Conflict(source)) if attempts >= self.attempts_max => {
+                Err(ExecuteError::Contended { attempts, source })
+            }
+            Err(AppendError::Conflict(_)) => Ok(None),
+            Err(error) => Err(ExecuteError::Append(error)),
+        }
+    }
+
     /// Gives a decided event what events carry.
     pub(crate) fn mark(&self, mut event: NewEvent) -> NewEvent {
         event.correlation_id = self.correlation_id;
@@ -251,18 +271,9 @@ where
             return Ok(Executed { state: loaded.state, events, appended: None, attempts });
         }
         let append = decided(stream, &events, loaded.revision, options)?;
-        match log.append(append).await {
-            // Another attempt at the same command came first: what it did is what happened.
-            Ok(appended) if appended.deduplicated => {}
-            Ok(appended) => {
-                let state = events.iter().fold(loaded.state, |s, event| decider.evolve(s, event));
-                return Ok(Executed { state, events, appended: Some(appended), attempts });
-            }
-            Err(AppendError::Conflict(source)) if attempts >= options.attempts_max => {
-                return Err(ExecuteError::Contended { attempts, source });
-            }
-            Err(AppendError::Conflict(_)) => {}
-            Err(error) => return Err(ExecuteError::Append(error)),
+        if let Some(appended) = options.try_append(log, append, attempts).await? {
+            let state = events.iter().fold(loaded.state, |s, event| decider.evolve(s, event));
+            return Ok(Executed { state, events, appended: Some(appended), attempts });
         }
     }
 }

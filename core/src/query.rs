@@ -177,6 +177,15 @@ impl Query {
         self.narrowed(|item| item.tags.extend(tags.iter().cloned()))
     }
 
+    /// Narrows every alternative that names no types to these.
+    pub(crate) fn with_types_known(self, types: &[EventType]) -> Self {
+        self.narrowed(|item| {
+            if item.types.is_empty() {
+                item.types.extend_from_slice(types);
+            }
+        })
+    }
+
     fn narrowed(mut self, narrow: impl Fn(&mut QueryItem)) -> Self {
         if self.items.is_empty() {
             let mut item = QueryItem::default();

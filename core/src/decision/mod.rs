@@ -6,7 +6,7 @@
 
 mod views;
 
-use crate::append::{Append, AppendError, Appended};
+use crate::append::{Append, Appended};
 use crate::condition::Condition;
 use crate::event::NewEvent;
 use crate::execute::{ExecuteError, ExecuteOptions};
@@ -275,18 +275,10 @@ where
             let stream = decision.stream(event).map_err(ExecuteError::Name)?;
             new.push(options.mark(encode_event(stream, event)?));
         }
-        match log.append(options.finish(known.append(new))).await {
-            // Another attempt at the same came first: what it did is what happened.
-            Ok(appended) if appended.deduplicated => {}
-            Ok(appended) => {
-                let views = known.into_views();
-                return Ok(Decided { views, events, appended: Some(appended), attempts });
-            }
-            Err(AppendError::Conflict(source)) if attempts >= options.attempts_max => {
-                return Err(ExecuteError::Contended { attempts, source });
-            }
-            Err(AppendError::Conflict(_)) => {}
-            Err(error) => return Err(ExecuteError::Append(error)),
+        let append = options.finish(known.append(new));
+        if let Some(appended) = options.try_append(log, append, attempts).await? {
+            let views = known.into_views();
+            return Ok(Decided { views, events, appended: Some(appended), attempts });
         }
     }
 }

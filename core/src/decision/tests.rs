@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::append::Effect;
+use crate::append::{AppendError, Effect};
 use crate::codec::{CodecId, Json};
 use crate::condition::Conflict;
 use crate::id::{AppendId, CorrelationId};

@@ -3,7 +3,7 @@
 use crate::event::RecordedEvent;
 use crate::kind::{DecodeError, Event, decode_event};
 use crate::name::InvalidName;
-use crate::query::{Query, QueryItem};
+use crate::query::Query;
 
 /// One thing that a decision needs to know: the events that tell it, and their fold.
 ///
@@ -78,16 +78,7 @@ impl<V: View> Views for V {
 
 fn selection<V: View>(view: &V) -> Result<Selection, InvalidName> {
     let known = V::Event::types()?;
-    let narrowed = |query: Query| {
-        let mut items: Vec<QueryItem> = query.into();
-        if items.is_empty() {
-            items.push(QueryItem::default());
-        }
-        for item in items.iter_mut().filter(|item| item.types.is_empty()) {
-            item.types.clone_from(&known);
-        }
-        Query::from(items)
-    };
+    let narrowed = |query: Query| query.with_types_known(&known);
     Ok(Selection { query: narrowed(view.query()?), boundary: narrowed(view.boundary()?) })
 }
 
