@@ -33,6 +33,7 @@ enum Bug {
     TakesWhatOthersOwn,
     CommitsUnfenced,
     BeginsAtTheHead,
+    BeginsBehindTheNext,
     CommitsAhead,
     ReleasesWhatIsOut,
     NeverGivesUp,
@@ -282,7 +283,11 @@ impl Group {
         }
         world.moved |= before > Generation::NONE;
         let floor = self.floor(world, range);
-        let settled = if self.has(Bug::BeginsAtTheHead) { self.events } else { floor };
+        let settled = match self.bug {
+            Some(Bug::BeginsAtTheHead) => self.events,
+            Some(Bug::BeginsBehindTheNext) => (floor + 1).min(self.events),
+            _ => floor,
+        };
         world.processes[number].held[range] = Some(Held { generation, settled, out: false });
         Some(())
     }
@@ -327,10 +332,11 @@ impl Group {
         let slots = self.ranges[range];
         let change = GroupChange::Commit(vec![SlotCommit { slots, progress }].into());
         match world.group.check(&change, self.head()) {
-            Ok(()) => world.group.apply(&change),
+            Ok(()) => {
+                world.group.apply(&change);
+            }
             Err(GroupError::Fenced { .. }) if self.has(Bug::CommitsUnfenced) => {
-                world.wrong = Some(FENCED);
-                return Some(());
+                world.group.apply(&change);
             }
             Err(GroupError::Fenced { .. }) => {
                 world.refused = true;
@@ -338,7 +344,7 @@ impl Group {
                 return Some(());
             }
             Err(error) => panic!("{error}"),
-        };
+        }
         let owner = world.workers.owner(first);
         if owner.is_some() && owner != world.processes[number].id {
             world.wrong = Some(FENCED);
@@ -485,15 +491,17 @@ fn lease_campaign() {
 fn each_bug_breaks_the_property_that_forbids_it() {
     for (bug, clocks, ranges, property) in [
         (Bug::ClaimsWithoutGeneration, Clocks::Any, 1, GROWS),
+        (Bug::ClaimsWithoutGeneration, Clocks::Any, 1, ONE_OWNER),
         (Bug::TakesWhatOthersOwn, Clocks::Sound, 1, ALONE),
         (Bug::CommitsUnfenced, Clocks::Any, 1, FENCED),
         (Bug::BeginsAtTheHead, Clocks::Any, 1, FLOOR),
+        (Bug::BeginsBehindTheNext, Clocks::Any, 1, ORDER),
         (Bug::CommitsAhead, Clocks::Any, 1, FLOOR),
         (Bug::ReleasesWhatIsOut, Clocks::Any, 2, ONCE),
         (Bug::NeverGivesUp, Clocks::Sound, 1, SETTLED),
     ] {
         let group =
-            Group { bug: Some(bug), evictions: 2, crashes: 1, ..Group::new(2, ranges, 1, clocks) };
+            Group { bug: Some(bug), evictions: 2, crashes: 1, ..Group::new(2, ranges, 2, clocks) };
         // With some of them there is no end to what can happen.
         let found = HasDiscoveries::AnyOf([property].into());
         let checker = group.checker().threads(2).finish_when(found).spawn_bfs().join();
