@@ -104,12 +104,8 @@ impl Teller {
     }
 
     /// Looks how far it is.
-    fn look(&self) {
-        match last(&lock(&self.connection)) {
-            Ok(version) => self.tell(version),
-            // The next change or the next beat looks again.
-            Err(error) => tracing::debug!(%error, "a journal could not be looked at"),
-        }
+    fn look(&self) -> rusqlite::Result<()> {
+        last(&lock(&self.connection)).map(|version| self.tell(version))
     }
 }
 
@@ -140,14 +136,14 @@ impl SqliteJournal {
         create(&mut connection, &path)?;
         let teller = Arc::new(Teller {
             connection: Mutex::new(connect(&path)?),
-            last: watch::Sender::new(last(&connection).map_err(unchanged)?),
+            last: watch::Sender::new(Version::NONE),
         });
         let bell = bell_of(&path);
         let watcher = watch_bell(&bell, Arc::clone(&teller)).map_err(unavailable)?;
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(bell);
         let bell = open.map_err(unavailable)?;
         // What came before the watch began.
-        teller.look();
+        teller.look().map_err(unchanged)?;
         let (connection, last) = (Mutex::new(connection), teller.last.subscribe());
         let shared = Shared { path, connection, bell, last, look_again, teller, _watcher: watcher };
         Ok(Self { shared: Arc::new(shared) })
@@ -285,8 +281,11 @@ fn watch_bell(bell: &Path, teller: Arc<Teller>) -> notify::Result<RecommendedWat
     };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Whatever went wrong, looking again is right.
-        if event.map_or(true, |event| event.need_rescan() || concerns(&event)) {
-            teller.look();
+        if event.map_or(true, |event| event.need_rescan() || concerns(&event))
+            && let Err(error) = teller.look()
+        {
+            // The next change or the next beat looks again.
+            tracing::debug!(%error, "a journal could not be looked at");
         }
     })?;
     let folder = match bell.parent() {

@@ -212,21 +212,14 @@ impl Worker {
         if slots.is_empty() {
             return Ok(None);
         }
-        let plan = shared.with(|own| own.plan_release(&slots));
-        let stored = shared.store(plan).await.map_err(|error| match error {
-            ConsumerError::LostSlots { .. } => Interrupted::Overtaken,
-            error => Interrupted::Failed(error),
-        });
-        let released = match stored {
-            Ok(()) => {
-                let slots = runs(slots.iter().copied());
-                let change = WorkerChange::Release { worker, slots };
-                let changed = workers.change_workers(&shared.name, change).await;
-                changed.map_err(|error| interrupted(shared, error))
-            }
-            Err(error) => Err(error),
+        let release = async {
+            let plan = shared.with(|own| own.plan_release(&slots));
+            shared.store(plan).await.map_err(not_stored)?;
+            let change = WorkerChange::Release { worker, slots: runs(slots.iter().copied()) };
+            let changed = workers.change_workers(&shared.name, change).await;
+            changed.map_err(|error| interrupted(shared, error))
         };
-        match released {
+        match release.await {
             Ok(group) => {
                 shared.with(|own| own.released(&slots));
                 self.take_in(shared, &group);
@@ -250,24 +243,16 @@ impl Worker {
         let Some(plan) = shared.with(Coordinator::begin_hand_over) else {
             return Ok(());
         };
-        let ready = match self.can_go_on(shared, &plan, group).await {
+        let claim = async {
+            self.can_go_on(shared, &plan, group).await.map_err(Interrupted::Failed)?;
             // What members have acked is committed under the generation that they had.
-            Ok(()) => shared.commit(None).await.map_err(|error| match error {
-                ConsumerError::LostSlots { .. } => Interrupted::Overtaken,
-                error => Interrupted::Failed(error),
-            }),
-            Err(error) => Err(Interrupted::Failed(error)),
+            shared.commit(None).await.map_err(not_stored)?;
+            let slots = runs(plan.moves.iter().map(|&(slot, _)| slot));
+            let change = WorkerChange::Claim { worker, slots };
+            let changed = workers.change_workers(&shared.name, change).await;
+            changed.map_err(|error| interrupted(shared, error))
         };
-        let claimed = match ready {
-            Ok(()) => {
-                let slots = runs(plan.moves.iter().map(|&(slot, _)| slot));
-                let change = WorkerChange::Claim { worker, slots };
-                let changed = workers.change_workers(&shared.name, change).await;
-                changed.map_err(|error| interrupted(shared, error))
-            }
-            Err(error) => Err(error),
-        };
-        match claimed {
+        match claim.await {
             Ok(group) => {
                 shared.with(|own| own.finish_claim(plan, &group));
                 self.version = group.version;
@@ -316,6 +301,13 @@ fn interrupted(shared: &Shared, error: GroupError) -> Interrupted {
         GroupError::WorkerGone { .. } => Interrupted::Evicted,
         GroupError::SlotTaken { .. } => Interrupted::Overtaken,
         error => Interrupted::Failed(shared.refused(error)),
+    }
+}
+
+fn not_stored(error: ConsumerError) -> Interrupted {
+    match error {
+        ConsumerError::LostSlots { .. } => Interrupted::Overtaken,
+        error => Interrupted::Failed(error),
     }
 }
 
