@@ -49,6 +49,7 @@ mod batch;
 mod bridge;
 mod checkpoint;
 mod clock;
+mod commits;
 mod gate;
 mod group;
 #[cfg(feature = "sqlite")]

@@ -1,71 +1,51 @@
 //! One batch after the other: take runs, react, find what fails, settle, commit.
 
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::Position;
-use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::error::Of;
 use super::{BatchError, BatchItem, BatchOptions, BatchReactor};
-use crate::clock::later;
-use crate::group::{ConsumerError, Member, Run, Settlement};
-use crate::reactor::{COMMIT_BACKOFF, ReactorFailure, ReactorStatus, ReactorStop};
-
-/// A member, for several who work for it.
-pub(super) struct Hands {
-    member: Member,
-    /// A member commits once at a time.
-    commits: Mutex<()>,
-}
-
-impl Hands {
-    pub(super) fn new(member: Member) -> Self {
-        Self { member, commits: Mutex::default() }
-    }
-
-    async fn commit(&self) -> Result<(), ConsumerError> {
-        let _turn = self.commits.lock().await;
-        self.member.commit_alone().await
-    }
-}
+use crate::clock::{later, sleep_until};
+use crate::commits::Commits;
+use crate::group::{Member, Room, Run, Settlement};
+use crate::reactor::{Crew, ReactorFailure, ReactorStop};
 
 /// Lets everybody work who works for one member, and leaves the group then.
 pub(super) async fn run<R: BatchReactor>(
-    hands: Arc<Hands>,
-    drives: Vec<Drive<R>>,
-    status: Arc<watch::Sender<ReactorStatus>>,
+    member: Member,
+    reactors: Vec<R>,
+    options: BatchOptions,
+    crew: Crew,
 ) -> Result<(), Arc<ReactorStop>> {
-    let tasks: Vec<_> = drives.into_iter().map(|drive| tokio::spawn(drive.run())).collect();
+    let member = Arc::new(member);
+    let work = |reactor| {
+        let (member, crew) = (Arc::clone(&member), crew.clone());
+        tokio::spawn(Drive { reactor, member, options, crew, renew_at: Instant::now() }.run())
+    };
+    let tasks: Vec<_> = reactors.into_iter().map(work).collect();
     let mut result = Ok(());
     for task in tasks {
         let done = task.await.unwrap_or_else(|_| Err(Arc::new(ReactorStop::Runtime)));
         result = result.and(done);
     }
     // Whoever worked for it is gone.
-    let Some(hands) = Arc::into_inner(hands) else { return result };
-    let left = hands.member.leave().await.map_err(|error| {
-        let cause = Arc::new(ReactorStop::Group(error));
-        status.send_modify(|status| status.stop(&cause));
-        cause
-    });
-    result.and(left)
+    let Some(member) = Arc::into_inner(member) else { return result };
+    let left = member.leave().await;
+    result.and(left.map_err(|error| crew.stopped(ReactorStop::Group(error))))
 }
 
-pub(super) struct Drive<R> {
-    pub(super) reactor: R,
-    pub(super) hands: Arc<Hands>,
-    pub(super) options: BatchOptions,
-    /// How often the leases of what is in hand are renewed, more than zero.
-    pub(super) heartbeat: Duration,
-    pub(super) renew_at: Instant,
-    pub(super) stop: Arc<watch::Sender<bool>>,
-    pub(super) stopping: watch::Receiver<bool>,
-    pub(super) status: Arc<watch::Sender<ReactorStatus>>,
+struct Drive<R> {
+    reactor: R,
+    member: Arc<Member>,
+    options: BatchOptions,
+    crew: Crew,
+    /// When the leases of what is in hand are renewed next.
+    renew_at: Instant,
 }
 
 /// The runs of a batch, and how far each is.
@@ -91,38 +71,27 @@ enum Next {
 
 impl<R: BatchReactor> Drive<R> {
     async fn run(mut self) -> Result<(), Arc<ReactorStop>> {
-        self.work().await.map_err(|cause| {
-            tracing::error!(%cause, "the reactor stops");
-            let cause = Arc::new(cause);
-            self.status.send_modify(|status| status.stop(&cause));
-            self.stop.send_replace(true);
-            cause
-        })
+        self.work().await.map_err(|cause| self.crew.stopped(cause))
     }
 
     async fn work(&mut self) -> Result<(), ReactorStop> {
-        let (mut failures, mut not_before) = (0, Instant::now());
+        let mut not_before = Instant::now();
+        let mut commits = Commits::default();
         loop {
-            let commit_again = async {
-                match failures {
-                    0 => pending().await,
-                    failures => tokio::time::sleep(COMMIT_BACKOFF.jittered(failures)).await,
-                }
-            };
-            let (size, bytes) = (self.options.size_max, self.options.bytes_max);
+            let mut room = Room::new(self.options.size_max, self.options.bytes_max);
             let runs = async {
                 tokio::time::sleep_until(not_before).await;
-                self.hands.member.wait_for_runs(size, bytes).await
+                self.member.wait_for_runs(&mut room).await
             };
             let runs = tokio::select! {
                 biased;
-                _ = self.stopping.wait_for(|&stop| stop) => return Ok(()),
+                () = self.crew.stopping() => return Ok(()),
                 runs = runs => runs.map_err(ReactorStop::Group)?,
-                () = commit_again => Vec::new(),
+                () = sleep_until(commits.again_at()) => Vec::new(),
             };
-            self.renew_at = later(Instant::now(), self.heartbeat);
-            let runs = self.fill(runs).await?;
-            if *self.stopping.borrow() {
+            self.renew_at = self.crew.next_heartbeat();
+            let runs = self.fill(runs, room).await?;
+            if self.crew.is_stopping() {
                 give_back(runs);
                 return Ok(());
             }
@@ -132,40 +101,28 @@ impl<R: BatchReactor> Drive<R> {
             if let Next::NotNow(delay) = next? {
                 not_before = later(Instant::now(), delay);
             }
-            match self.hands.commit().await {
-                Ok(()) => failures = 0,
-                Err(error) if error.is_passing() => {
-                    failures += 1;
-                    // The acks stay in memory and go with the next commit.
-                    tracing::warn!(%error, "a commit waits for the next one");
-                }
-                Err(error) => return Err(ReactorStop::Group(error)),
-            }
+            commits.commit(&self.member).await.map_err(ReactorStop::Group)?;
         }
     }
 
     /// Waits until a batch is full or its window has passed.
-    async fn fill(&mut self, mut runs: Vec<Run>) -> Result<Vec<Run>, ReactorStop> {
+    async fn fill(&mut self, mut runs: Vec<Run>, mut room: Room) -> Result<Vec<Run>, ReactorStop> {
         let window = self.options.window;
         if runs.is_empty() || window.is_zero() {
             return Ok(runs);
         }
         let until = later(Instant::now(), window);
-        loop {
-            let (size, bytes) = self.room(&runs);
-            if size == 0 || bytes == 0 {
-                return Ok(runs);
-            }
+        while !room.is_full() {
             let more = tokio::select! {
                 biased;
-                _ = self.stopping.wait_for(|&stop| stop) => return Ok(runs),
+                () = self.crew.stopping() => return Ok(runs),
                 () = tokio::time::sleep_until(until) => break,
                 () = tokio::time::sleep_until(self.renew_at) => {
+                    self.renew_at = self.crew.next_heartbeat();
                     runs.iter().for_each(renew);
-                    self.renew_at = later(Instant::now(), self.heartbeat);
                     continue;
                 }
-                more = self.hands.member.wait_for_runs(size, bytes) => more,
+                more = self.member.wait_for_runs(&mut room) => more,
             };
             match more {
                 Ok(more) => runs.extend(more),
@@ -176,26 +133,17 @@ impl<R: BatchReactor> Drive<R> {
             }
         }
         // What has come behind the runs in hand waits for nobody else.
-        for index in 0..runs.len() {
-            let (size, bytes) = self.room(&runs);
-            runs[index].grow(size, bytes);
+        for run in &mut runs {
+            run.grow(&mut room);
         }
         Ok(runs)
-    }
-
-    /// Returns how many events and bytes a batch still has room for.
-    fn room(&self, runs: &[Run]) -> (usize, usize) {
-        let events: usize = runs.iter().map(Run::len).sum();
-        let bytes: usize = runs.iter().flat_map(Run::events).map(|e| e.payload.len()).sum();
-        let BatchOptions { size_max, bytes_max, .. } = self.options;
-        (size_max.saturating_sub(events), bytes_max.saturating_sub(bytes))
     }
 
     /// Reacts to a batch as a whole, and to halves of what failed.
     async fn handle(&mut self, batch: &mut Batch) -> Result<Next, ReactorStop> {
         let mut parts = vec![batch.renewed()];
         while let Some(mut part) = parts.pop() {
-            if *self.stopping.borrow() {
+            if self.crew.is_stopping() {
                 break;
             }
             // Behind an event that failed, those of its key have to wait.
@@ -221,14 +169,9 @@ impl<R: BatchReactor> Drive<R> {
                     let behind = part.split_off(part.len().div_ceil(2));
                     parts.extend([behind, part]);
                 }
-                Of::All => {
-                    for item in part {
-                        batch.failed(item, &error);
-                    }
-                }
-                Of::Items(failed) => {
-                    for (index, &item) in part.iter().enumerate() {
-                        if failed.contains(&index) {
+                of => {
+                    for (index, item) in part.into_iter().enumerate() {
+                        if of.includes(index) {
                             batch.failed(item, &error);
                         } else {
                             batch.done(item);
@@ -256,8 +199,8 @@ impl<R: BatchReactor> Drive<R> {
                 biased;
                 result = &mut reaction => return result,
                 () = tokio::time::sleep_until(self.renew_at) => {
+                    self.renew_at = self.crew.next_heartbeat();
                     batch.runs.iter().map(|progress| &progress.run).for_each(renew);
-                    self.renew_at = later(Instant::now(), self.heartbeat);
                 }
             }
         }
@@ -276,7 +219,7 @@ impl<R: BatchReactor> Drive<R> {
                 attempt: run.attempt(done),
                 error: Arc::clone(&error.source),
             };
-            self.status.send_modify(|status| {
+            self.crew.status().send_modify(|status| {
                 status.failed += 1;
                 status.last_failure = Some(failure);
             });
@@ -286,7 +229,7 @@ impl<R: BatchReactor> Drive<R> {
 
     /// Settles and counts in one step: whoever is told how far the group is finds it counted.
     fn count(&self, done: usize, settle: impl FnOnce() -> Settlement) {
-        self.status.send_modify(|status| {
+        self.crew.status().send_modify(|status| {
             if settle() == Settlement::Counted {
                 status.reacted += done as u64;
             }

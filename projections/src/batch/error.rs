@@ -1,5 +1,6 @@
 //! What a batch failed with.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +20,20 @@ pub(super) enum Of {
     /// Of everything: no event counts as handled.
     All,
     /// Of the events with these indexes in the batch.
-    Items(Vec<usize>),
+    Items(BTreeSet<usize>),
     /// Of the time: nothing was tried, and everything is to come again after a while.
     Now(Duration),
+}
+
+impl Of {
+    /// Returns whether the event with this index has failed.
+    pub(super) fn includes(&self, index: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Items(failed) => failed.contains(&index),
+            Self::Now(_) => false,
+        }
+    }
 }
 
 impl BatchError {

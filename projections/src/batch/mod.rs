@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_core::RecordedEvent;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
-use self::drive::{Drive, Hands};
 pub use self::error::BatchError;
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
-use crate::reactor::{HEARTBEAT_MIN, ReactorHandle, ReactorStatus};
+use crate::reactor::{Crew, ReactorHandle};
 
 /// Does something about many events at once: one request, one transaction, one file.
 ///
@@ -161,35 +158,14 @@ impl BatchRunner {
         options: BatchOptions,
     ) -> Result<ReactorHandle, ConsumerError> {
         options.check()?;
-        let mut joined = Vec::with_capacity(members);
-        for number in 0..members {
-            joined.push(group.join(&format!("{name}-{number}")).await?);
-        }
-        let (stop, stopping) = watch::channel(false);
-        let stop = Arc::new(stop);
-        let status = Arc::new(watch::Sender::new(ReactorStatus::default()));
-        let mut made = 0;
+        let (crew, joined) = Crew::join(group, name, members).await?;
+        let mut reactors = (0..).map(&mut factory);
         let mut tasks = Vec::with_capacity(members);
         for member in joined {
-            let hands = Arc::new(Hands::new(member));
-            let drives = (0..options.concurrency).map(|_| {
-                let reactor = factory(made);
-                made += 1;
-                Drive {
-                    reactor,
-                    hands: Arc::clone(&hands),
-                    options,
-                    heartbeat: (group.lease() / 3).max(HEARTBEAT_MIN),
-                    renew_at: Instant::now(),
-                    stop: Arc::clone(&stop),
-                    stopping: stopping.clone(),
-                    status: Arc::clone(&status),
-                }
-            });
-            let drives = drives.collect();
-            tasks.push(tokio::spawn(drive::run(hands, drives, Arc::clone(&status))));
+            let reactors = reactors.by_ref().take(options.concurrency).collect();
+            tasks.push(tokio::spawn(drive::run(member, reactors, options, crew.clone())));
         }
-        Ok(ReactorHandle::new(group, name, stop, status, tasks))
+        Ok(ReactorHandle::new(group, name, crew, tasks))
     }
 }
 

@@ -6,6 +6,7 @@ use headwater_core::{
     Slot, Timestamp,
 };
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
 use crate::group::testing::{

@@ -14,22 +14,22 @@ use super::circuit::{Circuit, Epoch};
 use super::error::SendError;
 use super::status::{BridgeFailure, BridgePhase, BridgeStatus, BridgeStop};
 use super::{Message, Target};
-use crate::clock::{later, sleep_until};
+use crate::clock::sleep_until;
+use crate::commits::Commits;
 use crate::group::{Delivery, Member, Settlement};
-use crate::reactor::{COMMIT_BACKOFF, HEARTBEAT_MIN};
 
 pub(super) struct Drive<T> {
     pub(super) target: Arc<T>,
     pub(super) member: Member,
     pub(super) source: Arc<str>,
     pub(super) concurrency: usize,
-    pub(super) lease: Duration,
+    /// How often the lease of what is under way is renewed.
+    pub(super) heartbeat: Duration,
     pub(super) circuit: Circuit,
     pub(super) sending: JoinSet<Sent>,
     /// Whether something was settled since the last commit.
     pub(super) uncommitted: bool,
-    /// How many commits in a row the log has refused.
-    pub(super) commit_failures: u32,
+    pub(super) commits: Commits,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) status: Arc<watch::Sender<BridgeStatus>>,
 }
@@ -98,9 +98,7 @@ impl<T: Target> Drive<T> {
         let now = Instant::now();
         // Once that has passed, an event may be taken, or is under way.
         let try_target = self.circuit.open_until().filter(|&until| until > now);
-        let commit = (self.commit_failures > 0)
-            .then(|| later(now, COMMIT_BACKOFF.jittered(self.commit_failures)));
-        try_target.into_iter().chain(commit).min()
+        try_target.into_iter().chain(self.commits.again_at()).min()
     }
 
     fn send(&mut self, mut deliveries: Vec<Delivery>) {
@@ -111,8 +109,7 @@ impl<T: Target> Drive<T> {
                 untouched.release();
             }
         }
-        let heartbeat = (self.lease / 3).max(HEARTBEAT_MIN);
-        let epoch = self.circuit.epoch();
+        let (epoch, heartbeat) = (self.circuit.epoch(), self.heartbeat);
         for delivery in deliveries {
             let (target, source) = (Arc::clone(&self.target), Arc::clone(&self.source));
             self.sending.spawn(async move {
@@ -181,25 +178,12 @@ impl<T: Target> Drive<T> {
         });
     }
 
-    /// Where the log refuses for a while, what was settled stays in memory and goes with the next
-    /// commit.
     async fn commit(&mut self) -> Result<(), BridgeStop> {
-        if !self.uncommitted {
-            return Ok(());
+        if self.uncommitted {
+            let durable = self.commits.commit(&self.member).await;
+            self.uncommitted = !durable.map_err(BridgeStop::Group)?;
         }
-        match self.member.commit().await {
-            Ok(()) => {
-                self.uncommitted = false;
-                self.commit_failures = 0;
-                Ok(())
-            }
-            Err(error) if error.is_passing() => {
-                self.commit_failures = self.commit_failures.saturating_add(1);
-                tracing::warn!(member = self.member.name(), %error, "a commit waits for the next one");
-                Ok(())
-            }
-            Err(error) => Err(BridgeStop::Group(error)),
-        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ use self::circuit::Circuit;
 use self::drive::Drive;
 pub use self::error::SendError;
 pub use self::status::{BridgeFailure, BridgePhase, BridgeStatus, BridgeStop};
+use crate::commits::Commits;
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
 use crate::retry::Backoff;
 use crate::wait::WaitError;
@@ -126,11 +127,11 @@ impl Bridge {
             member,
             source: CloudEvent::source_of(group.log_id()).into(),
             concurrency: options.concurrency.max(1),
-            lease: group.lease(),
+            heartbeat: group.heartbeat(),
             circuit: Circuit::new(options.failures_max.max(1), options.backoff),
             sending: JoinSet::new(),
             uncommitted: false,
-            commit_failures: 0,
+            commits: Commits::default(),
             stopping,
             status: Arc::clone(&status),
         };

@@ -9,7 +9,7 @@ use headwater_core::{
 };
 use tokio::time::Instant;
 
-use super::coordinator::{Coordinator, Dispatch, Follower};
+use super::coordinator::{Coordinator, Dispatch, Follower, Place, Room};
 use super::shared::Shared;
 
 /// Whether what a member said about a delivery still counts.
@@ -120,9 +120,7 @@ impl Delivery {
     /// It is durable after the next [`Member::commit`](super::Member::commit), and may be
     /// earlier: with a hand-over of the slot or when the group closes.
     pub fn ack(mut self) -> Settlement {
-        self.settled = true;
-        let place = self.place();
-        self.shared.settle(|group| group.ack(place, Instant::now()))
+        self.settle_by(Coordinator::ack)
     }
 
     /// Says that the event could not be handled, and gives it back: it is delivered again after
@@ -147,9 +145,7 @@ impl Delivery {
     /// Gives the event back untouched, to be delivered again at once. It does not count as an
     /// attempt.
     pub fn release(mut self) -> Settlement {
-        self.settled = true;
-        let place = self.place();
-        self.shared.settle(|group| group.release(place, Instant::now()))
+        self.settle_by(Coordinator::release)
     }
 
     /// Sets the event aside, together with the later events of its key where the group keeps keys
@@ -158,17 +154,15 @@ impl Delivery {
     ///
     /// It is durable with the next commit. In global order only the event itself is set aside.
     pub fn park(mut self, cause: impl std::fmt::Display) -> Settlement {
-        self.settled = true;
-        let (place, cause) = (self.place(), cause.to_string());
-        self.shared.settle(|group| group.park(place, cause, Instant::now()))
+        let cause = cause.to_string();
+        self.settle_by(|group, place, now| group.park(place, cause, now))
     }
 
     /// Says that no further attempt will help: the event is parked, dropped, or stops the group, as
     /// the group's policy says of hopeless ones.
     pub fn give_up(mut self, cause: impl std::fmt::Display) -> Settlement {
-        self.settled = true;
-        let (place, cause) = (self.place(), cause.to_string());
-        self.shared.settle(|group| group.abandon(place, cause, Instant::now()))
+        let cause = cause.to_string();
+        self.settle_by(|group, place, now| group.abandon(place, cause, now))
     }
 
     /// Starts the lease anew, for work that takes longer.
@@ -191,17 +185,20 @@ impl Delivery {
         self.shared.backoff.jittered(attempt)
     }
 
-    /// Returns what can go with this delivery, from behind a position on.
-    pub(super) fn followers(&self, after: Position, max: usize, bytes: usize) -> Vec<Follower> {
+    /// Returns what can go with this delivery, from behind a position on, as there is room.
+    pub(super) fn followers(&self, after: Position, room: &mut Room) -> Vec<Follower> {
         let (slot, at, _) = self.place();
-        let place = (slot, at);
-        self.shared.with(|group| group.followers(place, after, max, bytes, Instant::now()))
+        self.shared.with(|group| group.followers((slot, at), after, room, Instant::now()))
     }
 
-    /// Ends the delivery in a way of the caller's.
-    pub(super) fn settle_by(mut self, work: impl FnOnce(&mut Coordinator) -> bool) -> Settlement {
+    /// Ends the delivery, as the group says.
+    pub(super) fn settle_by(
+        &mut self,
+        settle: impl FnOnce(&mut Coordinator, Place, Instant) -> bool,
+    ) -> Settlement {
         self.settled = true;
-        self.shared.settle(work)
+        let place = self.place();
+        self.shared.settle(|group| settle(group, place, Instant::now()))
     }
 
     pub(super) fn group_id(&self) -> GroupId {
@@ -214,12 +211,10 @@ impl Delivery {
     }
 
     fn failed(&mut self, cause: String, delay: Duration) -> Settlement {
-        self.settled = true;
-        let place = self.place();
-        self.shared.settle(|group| group.fail(place, cause, delay, Instant::now()))
+        self.settle_by(|group, place, now| group.fail(place, cause, delay, now))
     }
 
-    pub(super) fn place(&self) -> (Slot, Position, u64) {
+    pub(super) fn place(&self) -> Place {
         let event = &self.dispatch.event;
         (self.dispatch.slot, event.position, self.dispatch.token)
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::coordinator::{Coordinator, MemberId};
+use super::coordinator::{Coordinator, MemberId, Room};
 use super::delivery::Delivery;
 use super::error::ConsumerError;
 use super::run::Run;
@@ -22,6 +22,8 @@ pub struct Member {
     id: MemberId,
     name: Arc<str>,
     bell: Arc<Notify>,
+    /// Commits take turns: an older plan must not come after a newer one.
+    commits: Mutex<()>,
 }
 
 impl Member {
@@ -29,7 +31,7 @@ impl Member {
         let name: Arc<str> = name.into();
         let handle = Arc::clone(&group.handle);
         let (id, bell) = handle.shared.add_member(Arc::clone(&name))?;
-        Ok(Self { handle, id, name, bell })
+        Ok(Self { handle, id, name, bell, commits: Mutex::default() })
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -118,17 +120,13 @@ impl Member {
     ///
     /// Cancel safe: a dropped future has taken nothing.
     pub async fn next_runs(&mut self, max: usize, bytes: usize) -> Result<Vec<Run>, ConsumerError> {
-        self.wait_for_runs(max, bytes).await
+        self.wait_for_runs(&mut Room::new(max, bytes)).await
     }
 
     /// As [`next_runs`](Self::next_runs), for any number of callers at once.
-    pub(crate) async fn wait_for_runs(
-        &self,
-        max: usize,
-        bytes: usize,
-    ) -> Result<Vec<Run>, ConsumerError> {
+    pub(crate) async fn wait_for_runs(&self, room: &mut Room) -> Result<Vec<Run>, ConsumerError> {
         loop {
-            let runs = self.take_runs(max, bytes)?;
+            let runs = self.take_runs(room)?;
             if !runs.is_empty() {
                 return Ok(runs);
             }
@@ -136,8 +134,8 @@ impl Member {
         }
     }
 
-    pub(crate) fn take_runs(&self, max: usize, bytes: usize) -> Result<Vec<Run>, ConsumerError> {
-        let runs = self.hand_out(|group, now| group.next_runs(self.id, max.max(1), bytes, now))?;
+    fn take_runs(&self, room: &mut Room) -> Result<Vec<Run>, ConsumerError> {
+        let runs = self.hand_out(|group, now| group.next_runs(self.id, room, now))?;
         let deliver = |dispatch| Delivery::new(Arc::clone(self.shared()), dispatch);
         Ok(runs.into_iter().map(|(first, rest)| Run::new(deliver(first), rest)).collect())
     }
@@ -163,12 +161,12 @@ impl Member {
     ///
     /// Linear in the number of slots that changed.
     pub async fn commit(&mut self) -> Result<(), ConsumerError> {
-        // Not twice at a time (hence `mut`): an older plan must not come after a newer one.
-        self.commit_alone().await
+        self.commit_in_turn().await
     }
 
-    /// As [`commit`](Self::commit), for callers who take turns themselves.
-    pub(crate) async fn commit_alone(&self) -> Result<(), ConsumerError> {
+    /// As [`commit`](Self::commit), for any number of callers at once.
+    pub(crate) async fn commit_in_turn(&self) -> Result<(), ConsumerError> {
+        let _turn = self.commits.lock().await;
         worker::commit(self.shared(), Some(self.id)).await
     }
 

@@ -32,6 +32,7 @@ use headwater_core::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use self::coordinator::Room;
 pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
 pub use self::error::ConsumerError;
 pub use self::member::Member;
@@ -43,6 +44,9 @@ use self::shared::Shared;
 pub use self::status::{GroupPhase, GroupStatus, MemberStatus, WorkerStatus};
 use crate::lag::Lag;
 use crate::wait::WaitError;
+
+/// Leases are not renewed more often than this, which is as fine as tokio's timers are.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
 
 /// How a consumer group is opened.
 #[derive(Clone, Debug)]
@@ -246,6 +250,11 @@ impl ConsumerGroup {
     /// Returns how long a member may take to settle a delivery.
     pub fn lease(&self) -> Duration {
         self.shared().lease
+    }
+
+    /// Returns how often to renew the lease of what is worked on.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        (self.lease() / 3).max(HEARTBEAT_MIN)
     }
 
     /// Returns the position up to which every event is settled. It is durable with the commits

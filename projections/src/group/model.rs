@@ -18,7 +18,9 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::commit::{CommitPlan, runs};
-use super::coordinator::{Coordinator, Dispatch, HandOver, MemberId, ReadPlan, Rest, Rules};
+use super::coordinator::{
+    Coordinator, Dispatch, HandOver, MemberId, Place, ReadPlan, Rest, Room, Rules,
+};
 use super::policy::{FailurePolicy, Hopeless};
 use super::testing::event_at;
 
@@ -387,7 +389,7 @@ impl World {
         let Some(member) = self.member(member) else {
             return;
         };
-        let runs = self.group.next_runs(member, max, usize::MAX, self.now);
+        let runs = self.group.next_runs(member, &mut Room::new(max, usize::MAX), self.now);
         assert!(!self.paused || runs.is_empty(), "a paused group delivers nothing");
         let count: usize = runs.iter().map(|(_, rest)| 1 + rest.len()).sum();
         assert!(count <= max, "{count} of {max} events were taken");
@@ -513,7 +515,7 @@ impl World {
     fn end(
         &mut self,
         held: usize,
-        say: impl FnOnce(&mut Coordinator, (Slot, Position, u64), Instant) -> bool,
+        say: impl FnOnce(&mut Coordinator, Place, Instant) -> bool,
     ) -> Option<Position> {
         if self.held.is_empty() {
             return None;

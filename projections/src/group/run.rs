@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::{Position, RecordedEvent};
-use tokio::time::Instant;
 
-use super::coordinator::{Follower, Rest};
+use super::coordinator::{Follower, Rest, Room};
 use super::delivery::{Delivery, IdempotencyKey, Settlement};
 
 /// Consecutive events of one key that were handed to a member together, until they are settled or
@@ -92,18 +91,17 @@ impl Run {
         self.first.renew()
     }
 
-    /// Takes in events of the key that have come meanwhile, up to so many with up to so many bytes.
-    pub(crate) fn grow(&mut self, max: usize, bytes: usize) {
+    /// Takes in events of the key that have come meanwhile, as there is room.
+    pub(crate) fn grow(&mut self, room: &mut Room) {
         let last = self.rest.last().map_or(self.first.event().position, |(e, _)| e.position);
-        self.rest.extend(self.first.followers(last, max, bytes));
+        self.rest.extend(self.first.followers(last, room));
     }
 
-    fn settle(self, count: usize, rest: Rest) -> Settlement {
+    fn settle(mut self, count: usize, rest: Rest) -> Settlement {
         let followers: Vec<Position> = self.rest.iter().map(|(event, _)| event.position).collect();
         let done = count.min(self.len());
-        let place = self.first.place();
         self.first
-            .settle_by(|group| group.settle_run(place, &followers, done, rest, Instant::now()))
+            .settle_by(|group, place, now| group.settle_run(place, &followers, done, rest, now))
     }
 }
 

@@ -12,6 +12,7 @@ use headwater_core::{
 };
 use tokio::time::Instant;
 
+use super::coordinator::{Coordinator, Place};
 use super::delivery::{Delivery, IdempotencyKey, Settlement};
 use super::error::ConsumerError;
 use super::member::Member;
@@ -371,9 +372,7 @@ impl ShareGroup {
         &self,
         receipts: &[Receipt],
     ) -> Result<Vec<Result<(), ReceiptError>>, ConsumerError> {
-        let answers = receipts
-            .iter()
-            .map(|&receipt| self.settle(receipt, |group, now| group.ack(receipt.place(), now)));
+        let answers = receipts.iter().map(|&receipt| self.settle(receipt, Coordinator::ack));
         let mut answers: Vec<_> = answers.collect();
         match self.commit().await {
             // Which they are is seen below, also where another caller met the error.
@@ -399,7 +398,7 @@ impl ShareGroup {
     /// If the receipt is not accepted.
     pub fn release(&self, receipt: Receipt, after: Duration) -> Result<(), ReceiptError> {
         let cause = "it was released".to_owned();
-        self.settle(receipt, |group, now| group.fail(receipt.place(), cause, after, now))
+        self.settle(receipt, |group, place, now| group.fail(place, cause, after, now))
     }
 
     /// Keeps an event invisible for this long from now, up to 12 hours, by its receipt.
@@ -409,7 +408,7 @@ impl ShareGroup {
     /// If the receipt is not accepted.
     pub fn extend(&self, receipt: Receipt, by: Duration) -> Result<(), ReceiptError> {
         let by = by.min(VISIBILITY_MAX);
-        self.settle(receipt, |group, now| group.extend(receipt.place(), by, now))
+        self.settle(receipt, |group, place, now| group.extend(place, by, now))
     }
 
     /// Makes an event a dead letter at once, by its receipt. It is durable with the next commit.
@@ -419,13 +418,13 @@ impl ShareGroup {
     /// If the receipt is not accepted.
     pub fn reject(&self, receipt: Receipt, cause: impl fmt::Display) -> Result<(), ReceiptError> {
         let cause = cause.to_string();
-        self.settle(receipt, |group, now| group.park(receipt.place(), cause, now))
+        self.settle(receipt, |group, place, now| group.park(place, cause, now))
     }
 
     fn settle(
         &self,
         receipt: Receipt,
-        work: impl FnOnce(&mut super::coordinator::Coordinator, Instant) -> bool,
+        settle: impl FnOnce(&mut Coordinator, Place, Instant) -> bool,
     ) -> Result<(), ReceiptError> {
         let group = self.shared().id;
         if receipt.group != group {
@@ -436,7 +435,7 @@ impl ShareGroup {
             let expired = Err(ReceiptError::Expired { receipt });
             if group.generation_of(slot) != receipt.generation {
                 expired
-            } else if work(group, Instant::now()) {
+            } else if settle(group, receipt.place(), Instant::now()) {
                 Ok(())
             } else if group.is_settled(slot, position) {
                 Err(ReceiptError::Settled { receipt })
@@ -493,7 +492,7 @@ impl Receipt {
         self.position
     }
 
-    fn place(self) -> (Slot, Position, u64) {
+    fn place(self) -> Place {
         (self.slot, self.position, self.token)
     }
 }

@@ -1,96 +1,64 @@
 //! One reactor at work: take a batch, react to each event, commit.
 
 use std::collections::VecDeque;
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
+use super::crew::Crew;
+use super::status::{ReactorFailure, ReactorStop};
 use super::{ReactError, Reactor, ReactorOptions};
-use crate::clock::later;
-use crate::group::{ConsumerError, Delivery, Member, Settlement};
-use crate::retry::Backoff;
-
-/// How long to wait for further events before a commit that the log has refused is tried again.
-pub(crate) const COMMIT_BACKOFF: Backoff =
-    Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
+use crate::clock::sleep_until;
+use crate::commits::Commits;
+use crate::group::{Delivery, Member, Settlement};
 
 pub(super) struct Drive<R: Reactor> {
-    pub(super) reactor: R,
-    pub(super) member: Member,
-    pub(super) options: ReactorOptions,
-    /// How often the leases of what is in hand are renewed, more than zero.
-    pub(super) heartbeat: Duration,
-    /// When they are renewed next: one heartbeat for a whole batch, however many events it has.
-    pub(super) renew_at: Instant,
-    pub(super) stop: Arc<watch::Sender<bool>>,
-    pub(super) stopping: watch::Receiver<bool>,
-    pub(super) status: Arc<watch::Sender<ReactorStatus>>,
+    reactor: R,
+    member: Member,
+    options: ReactorOptions,
+    crew: Crew,
+    /// When leases are renewed next: one heartbeat for a whole batch, however many events it has.
+    renew_at: Instant,
 }
 
 impl<R: Reactor> Drive<R> {
+    pub(super) fn new(reactor: R, member: Member, options: ReactorOptions, crew: Crew) -> Self {
+        Self { reactor, member, options, crew, renew_at: Instant::now() }
+    }
+
     /// Works until told to stop or until something fails for good, which stops the others too.
     pub(super) async fn run(mut self) -> Result<(), Arc<ReactorStop>> {
         let worked = self.work().await;
         // In both cases what was acked is committed and the slots go to others.
         let left = self.member.leave().await;
-        let done = worked.and(left.map_err(ReactorStop::Group));
-        done.map_err(|cause| {
-            tracing::error!(%cause, "the reactor stops");
-            let cause = Arc::new(cause);
-            self.status.send_modify(|status| status.stop(&cause));
-            self.stop.send_replace(true);
-            cause
-        })
+        worked.and(left.map_err(ReactorStop::Group)).map_err(|cause| self.crew.stopped(cause))
     }
 
     async fn work(&mut self) -> Result<(), ReactorStop> {
-        let mut failures = 0;
+        let mut commits = Commits::default();
         loop {
-            let commit_again = async {
-                match failures {
-                    0 => pending().await,
-                    failures => tokio::time::sleep(COMMIT_BACKOFF.jittered(failures)).await,
-                }
-            };
             let deliveries = tokio::select! {
                 biased;
-                _ = self.stopping.wait_for(|&stop| stop) => return Ok(()),
+                () = self.crew.stopping() => return Ok(()),
                 next = self.member.next(self.options.batch_events) => next,
-                () = commit_again => Ok(Vec::new()),
+                () = sleep_until(commits.again_at()) => Ok(Vec::new()),
             };
             let mut batch = VecDeque::from(deliveries.map_err(ReactorStop::Group)?);
-            self.renew_at = later(Instant::now(), self.heartbeat);
+            self.renew_at = self.crew.next_heartbeat();
             while let Some(delivery) = batch.pop_front() {
                 if let Err(stop) = self.handle(delivery, &batch).await {
                     give_back(batch);
                     return Err(stop);
                 }
-                if *self.stopping.borrow() {
+                if self.crew.is_stopping() {
                     give_back(batch);
                     return Ok(());
                 }
             }
-            match self.member.commit().await {
-                Ok(()) => failures = 0,
-                Err(error) if error.is_passing() => {
-                    failures += 1;
-                    self.commit_failed(&error);
-                }
-                Err(error) => return Err(ReactorStop::Group(error)),
-            }
+            commits.commit(&self.member).await.map_err(ReactorStop::Group)?;
         }
-    }
-
-    /// The acks stay in memory and go with the next commit: after the next batch, or after a
-    /// while if there is none.
-    fn commit_failed(&self, error: &ConsumerError) {
-        tracing::warn!(member = self.member.name(), %error, "a commit waits for the next one");
     }
 
     async fn handle(
@@ -100,7 +68,8 @@ impl<R: Reactor> Drive<R> {
     ) -> Result<(), ReactorStop> {
         if self.renew_at <= Instant::now() {
             // Reactions that never waited have used up the time between two heartbeats.
-            self.renew_at = renew(waiting, self.heartbeat);
+            self.renew_at = self.crew.next_heartbeat();
+            renew(waiting);
         }
         if delivery.renew() == Settlement::TooLate {
             // Somebody else has it, or will.
@@ -111,14 +80,14 @@ impl<R: Reactor> Drive<R> {
         let reacted = reacted.map_err(|message| ReactorStop::Panicked { position, message })?;
         let Err(error) = reacted else {
             // In one step: whoever is told how far the group is finds it counted.
-            self.status.send_modify(|status| {
+            self.crew.status().send_modify(|status| {
                 status.reacted += u64::from(delivery.ack() == Settlement::Counted);
             });
             return Ok(());
         };
         let attempt = delivery.attempt();
         tracing::warn!(%position, attempt, %error, "a reaction failed");
-        self.status.send_modify(|status| {
+        self.crew.status().send_modify(|status| {
             status.failed += 1;
             status.last_failure =
                 Some(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
@@ -147,7 +116,8 @@ impl<R: Reactor> Drive<R> {
                 result = &mut reaction => return result,
                 () = tokio::time::sleep_until(self.renew_at) => {
                     delivery.renew();
-                    self.renew_at = renew(waiting, self.heartbeat);
+                    self.renew_at = self.crew.next_heartbeat();
+                    renew(waiting);
                 }
             }
         }
@@ -161,10 +131,8 @@ fn give_back(batch: VecDeque<Delivery>) {
     }
 }
 
-/// Renews the leases of events that wait, and returns when to do so again.
-fn renew(waiting: &VecDeque<Delivery>, heartbeat: Duration) -> Instant {
+fn renew(waiting: &VecDeque<Delivery>) {
     for delivery in waiting {
         delivery.renew();
     }
-    later(Instant::now(), heartbeat)
 }

@@ -1,5 +1,6 @@
 //! Reactors: effects and commands, driven by the members of a consumer group.
 
+mod crew;
 mod drive;
 mod status;
 
@@ -10,18 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_core::{Position, RecordedEvent};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-pub(crate) use self::drive::COMMIT_BACKOFF;
+pub(crate) use self::crew::Crew;
 use self::drive::Drive;
 pub use self::status::{ReactorFailure, ReactorPhase, ReactorStatus, ReactorStop};
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
 use crate::wait::WaitError;
-
-/// Leases are not renewed more often than this, which is as fine as tokio's timers are.
-pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
 
 /// Does something about events: sends a mail, calls a service, issues a command.
 ///
@@ -136,28 +132,12 @@ impl ReactorRunner {
         members: usize,
         options: ReactorOptions,
     ) -> Result<ReactorHandle, ConsumerError> {
-        let mut joined = Vec::with_capacity(members);
-        for number in 0..members {
-            joined.push(group.join(&format!("{name}-{number}")).await?);
-        }
-        let (stop, stopping) = watch::channel(false);
-        let stop = Arc::new(stop);
-        let status = Arc::new(watch::Sender::new(ReactorStatus::default()));
+        let (crew, joined) = Crew::join(group, name, members).await?;
         let drive = |(number, member)| {
-            let drive = Drive {
-                reactor: factory(number),
-                member,
-                options,
-                heartbeat: (group.lease() / 3).max(HEARTBEAT_MIN),
-                renew_at: Instant::now(),
-                stop: Arc::clone(&stop),
-                stopping: stopping.clone(),
-                status: Arc::clone(&status),
-            };
-            tokio::spawn(drive.run())
+            tokio::spawn(Drive::new(factory(number), member, options, crew.clone()).run())
         };
         let tasks = joined.into_iter().enumerate().map(drive).collect();
-        Ok(ReactorHandle::new(group, name, stop, status, tasks))
+        Ok(ReactorHandle::new(group, name, crew, tasks))
     }
 }
 
@@ -167,8 +147,7 @@ impl ReactorRunner {
 pub struct ReactorHandle {
     group: ConsumerGroup,
     name: Arc<str>,
-    stop: Arc<watch::Sender<bool>>,
-    status: Arc<watch::Sender<ReactorStatus>>,
+    crew: Crew,
     tasks: Vec<JoinHandle<Result<(), Arc<ReactorStop>>>>,
 }
 
@@ -176,11 +155,10 @@ impl ReactorHandle {
     pub(crate) fn new(
         group: &ConsumerGroup,
         name: &str,
-        stop: Arc<watch::Sender<bool>>,
-        status: Arc<watch::Sender<ReactorStatus>>,
+        crew: Crew,
         tasks: Vec<JoinHandle<Result<(), Arc<ReactorStop>>>>,
     ) -> Self {
-        Self { group: group.clone(), name: name.into(), stop, status, tasks }
+        Self { group: group.clone(), name: name.into(), crew, tasks }
     }
 
     /// Returns the reactor's name.
@@ -195,7 +173,7 @@ impl ReactorHandle {
 
     /// Returns what the reactor is doing.
     pub fn status(&self) -> ReactorStatus {
-        self.status.borrow().clone()
+        self.crew.status().borrow().clone()
     }
 
     /// Waits until everything up to `position` was reacted to.
@@ -209,7 +187,7 @@ impl ReactorHandle {
     ///
     /// Cancel safe.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let mut status = self.status.subscribe();
+        let mut status = self.crew.status().subscribe();
         let stopped = status.wait_for(|now| matches!(now.phase, ReactorPhase::Stopped { .. }));
         let cause = tokio::select! {
             biased;
@@ -240,20 +218,20 @@ impl ReactorHandle {
     ///
     /// A dropped future shuts down all the same.
     pub async fn shutdown(mut self) -> Result<(), Arc<ReactorStop>> {
-        self.stop.send_replace(true);
+        self.crew.stop();
         let mut result = Ok(());
         for task in std::mem::take(&mut self.tasks) {
             let done = task.await.unwrap_or_else(|_| Err(Arc::new(ReactorStop::Runtime)));
             result = result.and(done);
         }
-        self.status.send_modify(|status| status.stop(&Arc::new(ReactorStop::Shutdown)));
+        self.crew.status().send_modify(|status| status.stop(&Arc::new(ReactorStop::Shutdown)));
         result
     }
 }
 
 impl Drop for ReactorHandle {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.crew.stop();
     }
 }
 

@@ -15,6 +15,9 @@ const TOO_OLD: &str = "it is older than the group allows";
 /// Why a delivery failed that nobody settled.
 const LEASE_ENDED: &str = "its lease ended before it was settled";
 
+/// A delivery: the slot and the event, and the number of its being handed out.
+pub(in crate::group) type Place = (Slot, Position, u64);
+
 impl Coordinator {
     /// Hands up to `max` events to a member, the oldest first.
     pub(in crate::group) fn next(
@@ -104,11 +107,7 @@ impl Coordinator {
     }
 
     /// Settles a delivery. Returns false, and does nothing, if it lost its event.
-    pub(in crate::group) fn ack(
-        &mut self,
-        (slot, at, token): (Slot, Position, u64),
-        now: Instant,
-    ) -> bool {
+    pub(in crate::group) fn ack(&mut self, (slot, at, token): Place, now: Instant) -> bool {
         let running = self.end_lease(slot, at, token, now);
         if running {
             self.settle(slot, at, now);
@@ -140,7 +139,7 @@ impl Coordinator {
     /// its event.
     pub(in crate::group) fn extend(
         &mut self,
-        (slot, at, token): (Slot, Position, u64),
+        (slot, at, token): Place,
         by: Duration,
         now: Instant,
     ) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater_core::{Parked, Position, Slot};
 use tokio::time::Instant;
 
-use super::Coordinator;
+use super::{Coordinator, Place};
 use crate::clock::later;
 use crate::group::error::ConsumerError;
 use crate::group::policy::Hopeless;
@@ -15,7 +15,7 @@ impl Coordinator {
     /// the last attempt. Returns false, and does nothing, if it lost its event.
     pub(in crate::group) fn fail(
         &mut self,
-        (slot, at, token): (Slot, Position, u64),
+        (slot, at, token): Place,
         cause: String,
         delay: Duration,
         now: Instant,
@@ -29,11 +29,7 @@ impl Coordinator {
 
     /// Takes back a delivery that nobody has worked on: it does not count as an attempt. Returns
     /// false, and does nothing, if it lost its event.
-    pub(in crate::group) fn release(
-        &mut self,
-        (slot, at, token): (Slot, Position, u64),
-        now: Instant,
-    ) -> bool {
+    pub(in crate::group) fn release(&mut self, (slot, at, token): Place, now: Instant) -> bool {
         let running = self.end_lease(slot, at, token, now);
         if running {
             self.slot_mut(slot).tracker.untried(at);
@@ -46,7 +42,7 @@ impl Coordinator {
     /// Takes back a delivery that is hopeless. Returns false, and does nothing, if it lost its event.
     pub(in crate::group) fn abandon(
         &mut self,
-        (slot, at, token): (Slot, Position, u64),
+        (slot, at, token): Place,
         cause: String,
         now: Instant,
     ) -> bool {
@@ -62,7 +58,7 @@ impl Coordinator {
     /// it lost its event.
     pub(in crate::group) fn park(
         &mut self,
-        (slot, at, token): (Slot, Position, u64),
+        (slot, at, token): Place,
         cause: String,
         now: Instant,
     ) -> bool {

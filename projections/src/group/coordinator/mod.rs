@@ -30,6 +30,8 @@ use headwater_core::{
 };
 use tokio::time::Instant;
 
+pub(in crate::group) use self::deliveries::Place;
+pub(crate) use self::runs::Room;
 pub(in crate::group) use self::runs::{Follower, Rest};
 use super::error::ConsumerError;
 use super::fair::Turns;

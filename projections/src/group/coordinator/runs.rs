@@ -10,7 +10,7 @@ use std::time::Duration;
 use headwater_core::{Position, RecordedEvent, Slot};
 use tokio::time::Instant;
 
-use super::{Coordinator, Dispatch, MemberId};
+use super::{Coordinator, Dispatch, MemberId, Place};
 use crate::clock::later;
 
 /// An event behind the first one of a run, with the number of this attempt, from 1.
@@ -25,22 +25,50 @@ pub(in crate::group) enum Rest {
     Fail { cause: String, delay: Duration },
 }
 
+/// How many events, with how many bytes of payload, may still be taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    events: usize,
+    bytes: usize,
+}
+
+impl Room {
+    pub(crate) fn new(events: usize, bytes: usize) -> Self {
+        Self { events, bytes }
+    }
+
+    pub(crate) fn is_full(self) -> bool {
+        self.events == 0 || self.bytes == 0
+    }
+
+    /// Takes an event in, also one that is larger than what is left.
+    fn take(&mut self, bytes: usize) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn take_if_it_fits(&mut self, bytes: usize) -> bool {
+        let fits = self.events > 0 && bytes <= self.bytes;
+        if fits {
+            self.take(bytes);
+        }
+        fits
+    }
+}
+
 impl Coordinator {
-    /// Hands a member up to `max` events with up to about so many bytes: the oldest of each key
-    /// first, and then what follows them.
+    /// Hands a member events as there is room, at least one: the oldest of each key first, and then
+    /// what follows them.
     pub(in crate::group) fn next_runs(
         &mut self,
         id: MemberId,
-        max: usize,
-        bytes: usize,
+        room: &mut Room,
         now: Instant,
     ) -> Vec<(Dispatch, Vec<Follower>)> {
-        let (mut room, mut bytes) = (max, bytes);
         let mut runs = Vec::new();
-        while room > 0 && (bytes > 0 || runs.is_empty()) {
+        while !room.is_full() || runs.is_empty() {
             let Some(first) = self.next(id, 1, now).pop() else { break };
-            room -= 1;
-            bytes = bytes.saturating_sub(first.event.payload.len());
+            room.take(first.event.payload.len());
             runs.push((first, Vec::new()));
         }
         if let Some(member) = self.members.get_mut(&id) {
@@ -48,37 +76,28 @@ impl Coordinator {
         }
         for (first, rest) in &mut runs {
             let place = (first.slot, first.event.position);
-            *rest = self.followers(place, first.event.position, room, bytes, now);
-            room -= rest.len();
-            let more = rest.iter().map(|(event, _)| event.payload.len()).sum();
-            bytes = bytes.saturating_sub(more);
+            *rest = self.followers(place, first.event.position, room, now);
         }
         runs
     }
 
-    /// Returns the events of its key behind `after` that can go with a delivery: those that could
-    /// be delivered now, if it were settled.
+    /// Returns the events of its key behind `after` that can go with a delivery, as there is room:
+    /// those that could be delivered now, if it were settled.
     pub(in crate::group) fn followers(
         &self,
         (slot, at): (Slot, Position),
         after: Position,
-        max: usize,
-        bytes: usize,
+        room: &mut Room,
         now: Instant,
     ) -> Vec<Follower> {
         let tracker = &self.slot(slot).tracker;
-        let mut bytes = bytes;
         let due = |position| tracker.not_before(position).is_none_or(|at| at <= now);
         tracker
             .behind(at)
             .skip_while(|open| open.event.position <= after)
-            .take(max)
+            // They are younger than the first one, which was not too old.
             .take_while(|open| {
-                let (position, len) = (open.event.position, open.event.payload.len());
-                // They are younger than the first one, which was not too old.
-                let fits = bytes >= len && due(position);
-                bytes = bytes.saturating_sub(len);
-                fits
+                due(open.event.position) && room.take_if_it_fits(open.event.payload.len())
             })
             .map(|open| (Arc::clone(&open.event), open.attempts.saturating_add(1)))
             .collect()
@@ -88,7 +107,7 @@ impl Coordinator {
     /// lost its event.
     pub(in crate::group) fn settle_run(
         &mut self,
-        (slot, at, token): (Slot, Position, u64),
+        (slot, at, token): Place,
         followers: &[Position],
         done: usize,
         rest: Rest,
