@@ -194,6 +194,16 @@ pub enum LoadError {
     Decode(#[from] DecodeError),
 }
 
+impl LoadError {
+    /// Says that a command was not executed for it.
+    pub(crate) fn of<R: std::error::Error + 'static>(self, stream: &StreamId) -> ExecuteError<R> {
+        match self {
+            Self::Read(source) => ExecuteError::Load { stream: stream.clone(), source },
+            Self::Decode(error) => error.into(),
+        }
+    }
+}
+
 /// Folds a stream into the decider's state.
 ///
 /// # Errors
@@ -256,26 +266,45 @@ where
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let loaded = load(log, decider, stream).await.map_err(|error| match error {
-            LoadError::Read(source) => ExecuteError::Load { stream: stream.clone(), source },
-            LoadError::Decode(error) => error.into(),
-        })?;
-        let earlier = options.find_earlier(log).await.map_err(ExecuteError::Read)?;
-        if let Some(done) = earlier {
-            let (state, events) = (loaded.state, Vec::new());
-            return Ok(Executed { state, events, appended: Some(done), attempts });
-        }
-        let events =
-            decider.decide(&loaded.state, command.clone()).map_err(ExecuteError::Rejected)?;
-        if events.is_empty() {
-            return Ok(Executed { state: loaded.state, events, appended: None, attempts });
-        }
-        let append = decided(stream, &events, loaded.revision, options)?;
-        if let Some(appended) = options.try_append(log, append, attempts).await? {
-            let state = events.iter().fold(loaded.state, |s, event| decider.evolve(s, event));
-            return Ok(Executed { state, events, appended: Some(appended), attempts });
+        let loaded = load(log, decider, stream).await.map_err(|error| error.of(stream))?;
+        let command = command.clone();
+        if let Some(done) =
+            attempt(log, decider, stream, loaded, command, options, attempts).await?
+        {
+            return Ok(done);
         }
     }
+}
+
+/// Decides on what was loaded and appends, in the attempt with this number. `None` asks for another
+/// one.
+pub(crate) async fn attempt<D>(
+    log: &dyn EventLog,
+    decider: &D,
+    stream: &StreamId,
+    loaded: Loaded<D::State>,
+    command: D::Command,
+    options: &ExecuteOptions,
+    attempts: u32,
+) -> Result<Option<Executed<D::State, D::Event>>, ExecuteError<D::Error>>
+where
+    D: Decider<Event: Event, Error: std::error::Error + 'static>,
+{
+    let Loaded { state, revision } = loaded;
+    let earlier = options.find_earlier(log).await.map_err(ExecuteError::Read)?;
+    if let Some(done) = earlier {
+        return Ok(Some(Executed { state, events: Vec::new(), appended: Some(done), attempts }));
+    }
+    let events = decider.decide(&state, command).map_err(ExecuteError::Rejected)?;
+    if events.is_empty() {
+        return Ok(Some(Executed { state, events, appended: None, attempts }));
+    }
+    let append = decided(stream, &events, revision, options)?;
+    let Some(appended) = options.try_append(log, append, attempts).await? else {
+        return Ok(None);
+    };
+    let state = events.iter().fold(state, |state, event| decider.evolve(state, event));
+    Ok(Some(Executed { state, events, appended: Some(appended), attempts }))
 }
 
 fn decided<E: Event>(

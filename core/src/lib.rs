@@ -29,6 +29,7 @@ mod registry;
 mod schedule;
 pub mod shape;
 mod slot;
+mod snapshot;
 mod subscription;
 mod time;
 mod trace;
@@ -73,6 +74,10 @@ pub use registry::{CheckError, LogFault, LogReport, RegisteredType, Registry, Re
 pub use schedule::CronLine;
 pub use schedule::{Interval, InvalidSchedule, Schedule};
 pub use slot::{InvalidSlot, SLOT_COUNT, Slot};
+pub use snapshot::{
+    Comparison, MemorySnapshots, NoSnapshot, Origin, SnapshotKey, SnapshotPolicy, SnapshotStore,
+    SnapshotStoreError, SnapshotViews, Snapshots, Snapshotted,
+};
 pub use subscription::Subscription;
 pub use time::Timestamp;
 pub use trace::{InvalidTraceparent, TRACEPARENT, TRACESTATE, TraceContext};

@@ -16,6 +16,7 @@ use crate::name::{InvalidName, StreamId};
 use crate::position::Position;
 use crate::query::Query;
 
+pub(crate) use views::Selection;
 pub use views::{View, Views};
 
 /// Something that may be done, depending on what views say.
@@ -141,6 +142,11 @@ pub struct Known<V> {
 }
 
 impl<V> Known<V> {
+    pub(crate) fn new(views: V, selections: Vec<Selection>, seen: Position) -> Self {
+        let boundaries = selections.into_iter().map(|selection| selection.boundary).collect();
+        Self { views, boundaries, seen }
+    }
+
     /// Returns the views.
     pub fn views(&self) -> &V {
         &self.views
@@ -181,6 +187,17 @@ pub enum LoadViewsError {
     Decode(#[from] DecodeError),
 }
 
+impl LoadViewsError {
+    /// Says that nothing was decided for it.
+    pub(crate) fn undecided<R: std::error::Error + 'static>(self) -> ExecuteError<R> {
+        match self {
+            Self::Name(source) => ExecuteError::Name(source),
+            Self::Read(source) => ExecuteError::Read(source),
+            Self::Decode(source) => ExecuteError::Decode(source),
+        }
+    }
+}
+
 /// Folds all events that views select, in the order of the log, as it is at one moment.
 ///
 /// # Errors
@@ -214,8 +231,7 @@ pub async fn load_views<V: Views>(
         }
         seen = page.scanned;
         if page.done {
-            let boundaries = selections.into_iter().map(|selection| selection.boundary).collect();
-            return Ok(Known { views, boundaries, seen });
+            return Ok(Known::new(views, selections, seen));
         }
     }
 }
@@ -256,31 +272,47 @@ where
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let known = load_views(log, decision.views()).await.map_err(|error| match error {
-            LoadViewsError::Name(source) => ExecuteError::Name(source),
-            LoadViewsError::Read(source) => ExecuteError::Read(source),
-            LoadViewsError::Decode(source) => ExecuteError::Decode(source),
-        })?;
-        let earlier = options.find_earlier(log).await.map_err(ExecuteError::Read)?;
-        if let Some(done) = earlier {
-            let (views, events) = (known.into_views(), Vec::new());
-            return Ok(Decided { views, events, appended: Some(done), attempts });
-        }
-        let events = decision.decide(known.views()).map_err(ExecuteError::Rejected)?;
-        if events.is_empty() {
-            return Ok(Decided { views: known.into_views(), events, appended: None, attempts });
-        }
-        let mut new = Vec::with_capacity(events.len());
-        for event in &events {
-            let stream = decision.stream(event).map_err(ExecuteError::Name)?;
-            new.push(options.mark(encode_event(stream, event)?));
-        }
-        let append = options.finish(known.append(new));
-        if let Some(appended) = options.try_append(log, append, attempts).await? {
-            let views = known.into_views();
-            return Ok(Decided { views, events, appended: Some(appended), attempts });
+        let known = load_views(log, decision.views()).await.map_err(LoadViewsError::undecided)?;
+        if let Some(done) = attempt(log, decision, known, options, attempts).await? {
+            return Ok(done);
         }
     }
+}
+
+/// Decides on what is known and appends, in the attempt with this number. `None` asks for another one.
+pub(crate) async fn attempt<D: Decision>(
+    log: &dyn EventLog,
+    decision: &D,
+    known: Known<D::Views>,
+    options: &ExecuteOptions,
+    attempts: u32,
+) -> Result<Option<Decided<D::Views, D::Event>>, ExecuteError<D::Error>>
+where
+    D::Error: std::error::Error + 'static,
+{
+    let earlier = options.find_earlier(log).await.map_err(ExecuteError::Read)?;
+    if let Some(done) = earlier {
+        let (views, events) = (known.into_views(), Vec::new());
+        return Ok(Some(Decided { views, events, appended: Some(done), attempts }));
+    }
+    let events = decision.decide(known.views()).map_err(ExecuteError::Rejected)?;
+    if events.is_empty() {
+        return Ok(Some(Decided { views: known.into_views(), events, appended: None, attempts }));
+    }
+    let mut new = Vec::with_capacity(events.len());
+    for event in &events {
+        let stream = decision.stream(event).map_err(ExecuteError::Name)?;
+        new.push(options.mark(encode_event(stream, event)?));
+    }
+    let append = options.finish(known.append(new));
+    let appended = options.try_append(log, append, attempts).await?;
+    let decided = |appended| Decided {
+        views: known.into_views(),
+        events,
+        appended: Some(appended),
+        attempts,
+    };
+    Ok(appended.map(decided))
 }
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ pub trait Views: Send + sealed::Sealed {
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Selection {
-    pub(super) query: Query,
-    pub(super) boundary: Query,
+    pub(crate) query: Query,
+    pub(crate) boundary: Query,
 }
 
 mod sealed {
