@@ -5,6 +5,7 @@ mod task;
 mod worker;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ pub struct RunnerOptions {
     /// How often progress without matching events is committed and the sink flushed; more than
     /// zero. It bounds what is scanned again after a crash, not what is lost: nothing is.
     pub save_interval: Duration,
+    /// How many events are applied in a second at most, so that a rebuild leaves room for others;
+    /// no limit where this is `None`. [`ProjectionHandle::throttle`] changes it.
+    pub events_per_second_max: Option<NonZeroU64>,
 }
 
 impl Default for RunnerOptions {
@@ -65,6 +69,7 @@ impl Default for RunnerOptions {
             retries: 5,
             backoff: Backoff::default(),
             save_interval: Duration::from_secs(5),
+            events_per_second_max: None,
         }
     }
 }
@@ -173,6 +178,8 @@ impl ProjectionRunner {
             view,
             requests,
             pending: None,
+            paused: false,
+            not_before: Instant::now(),
         };
         Ok(ProjectionHandle {
             log,
@@ -351,6 +358,59 @@ impl<P: Projection> ProjectionHandle<P> {
             return rebuilt;
         }
         Err(RebuildError::Failed(self.stopped().await))
+    }
+
+    /// Lets the projection rest after the batch in hand, and returns the position at which it does.
+    /// It goes on with [`resume`](Self::resume), or when it is started again: a pause does not
+    /// survive the process.
+    ///
+    /// # Errors
+    ///
+    /// Why the projection has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still pause.
+    pub async fn pause(&self) -> Result<Position, Arc<StopCause>> {
+        let (done, paused) = oneshot::channel();
+        self.ask(Request::Pause(done)).await?;
+        match paused.await {
+            Ok(position) => Ok(position),
+            Err(_) => Err(self.stopped().await),
+        }
+    }
+
+    /// Lets the projection go on after a [`pause`](Self::pause).
+    ///
+    /// # Errors
+    ///
+    /// Why the projection has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still resume.
+    pub async fn resume(&self) -> Result<(), Arc<StopCause>> {
+        self.ask(Request::Resume).await
+    }
+
+    /// Changes [`RunnerOptions::events_per_second_max`] from the next batch on.
+    ///
+    /// # Errors
+    ///
+    /// Why the projection has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still change it.
+    pub async fn throttle(&self, limit: Option<NonZeroU64>) -> Result<(), Arc<StopCause>> {
+        self.ask(Request::Throttle(limit)).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), Arc<StopCause>> {
+        match self.requests.send(request).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.stopped().await),
+        }
     }
 
     /// Returns why the projection stopped, which it has or is about to.

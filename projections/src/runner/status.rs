@@ -153,6 +153,8 @@ pub enum ProjectionStatus {
     Running,
     /// It applies everything again from the start.
     Rebuilding,
+    /// It was told to rest, and applies nothing.
+    Paused,
     /// Something failed, and it waits to try again.
     Retrying {
         /// How often it failed so far.

@@ -1,6 +1,9 @@
 //! The loop of a running projection: read a page, apply it, follow the head.
 
+use std::num::NonZeroU64;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_core::{EventLog, Page, Position, Query, Read, ReadError, Visibility};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +19,10 @@ use crate::projection::Projection;
 /// What the handle asks of the task.
 pub(super) enum Request {
     Rebuild(oneshot::Sender<Result<(), RebuildError>>),
+    /// Answered with the position at which it rests.
+    Pause(oneshot::Sender<Position>),
+    Resume,
+    Throttle(Option<NonZeroU64>),
     Shutdown,
 }
 
@@ -52,6 +59,9 @@ pub(super) struct Task<P: Projection> {
     pub(super) requests: mpsc::Receiver<Request>,
     /// A request that ended a wait and is to be answered next.
     pub(super) pending: Option<Request>,
+    pub(super) paused: bool,
+    /// Before this, nothing further is applied.
+    pub(super) not_before: Instant,
 }
 
 impl<P: Projection> Task<P> {
@@ -75,33 +85,75 @@ impl<P: Projection> Task<P> {
 
     async fn follow(&mut self) -> Result<(), StopCause> {
         loop {
-            match self.next_request() {
-                Some(Request::Shutdown) => return self.finish().await,
-                Some(Request::Rebuild(done)) => {
-                    let rebuilt = self.rebuild().await;
-                    if let Err(RebuildError::Failed(cause)) = &rebuilt
-                        && cause.is_the_end()
-                    {
-                        return Err(StopCause::clone(cause));
-                    }
-                    // Whoever asked may have stopped waiting.
-                    let _ = done.send(rebuilt);
-                }
-                None => {}
+            if let Some(request) = self.next_request()
+                && self.answer(request).await?.is_break()
+            {
+                return self.finish().await;
             }
-            match self.page().await? {
-                Some(page) => self.take(page).await?,
-                None if self.pending.is_none() => {
-                    if let Err(error) = self.idle().await {
-                        self.log_failed(error).await?;
+            if self.paused || Instant::now() < self.not_before {
+                self.rest().await;
+            } else {
+                match self.page().await? {
+                    Some(page) => self.take(page).await?,
+                    None if self.pending.is_none() => {
+                        if let Err(error) = self.idle().await {
+                            self.log_failed(error).await?;
+                        }
                     }
+                    None => {}
                 }
-                None => {}
             }
             if Instant::now() >= self.save_at {
                 self.save_when_due().await?;
             }
         }
+    }
+
+    /// Does what was asked; `Break` is the end. Whoever asked may have stopped waiting.
+    async fn answer(&mut self, request: Request) -> Result<ControlFlow<()>, StopCause> {
+        match request {
+            Request::Rebuild(done) => {
+                let rebuilt = self.rebuild().await;
+                if let Err(RebuildError::Failed(cause)) = &rebuilt
+                    && cause.is_the_end()
+                {
+                    return Err(StopCause::clone(cause));
+                }
+                let _ = done.send(rebuilt);
+            }
+            Request::Pause(done) => {
+                self.paused = true;
+                self.set_status(ProjectionStatus::Paused);
+                let _ = done.send(self.cursor);
+            }
+            Request::Resume => {
+                self.paused = false;
+                self.set_status(self.behind.clone());
+                self.view.send_modify(|view| view.meter.clear());
+            }
+            Request::Throttle(limit) => {
+                self.options.events_per_second_max = limit;
+                self.not_before = Instant::now();
+            }
+            Request::Shutdown => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Waits until it may go on, for a request, or for the time to save.
+    async fn rest(&mut self) {
+        let unsaved = self.is_unsaved();
+        tokio::select! {
+            request = self.requests.recv() => {
+                self.pending = Some(request.unwrap_or(Request::Shutdown));
+            }
+            () = tokio::time::sleep_until(self.not_before), if !self.paused => {}
+            () = tokio::time::sleep_until(self.save_at), if unsaved => {}
+        }
+    }
+
+    fn is_unsaved(&self) -> bool {
+        self.cursor > self.saved || self.unflushed
     }
 
     fn next_request(&mut self) -> Option<Request> {
@@ -137,7 +189,9 @@ impl<P: Projection> Task<P> {
         self.view.send_modify(|view| {
             view.position = Position::START;
             view.applied = 0;
-            view.status = ProjectionStatus::Rebuilding;
+            if !self.paused {
+                view.status = ProjectionStatus::Rebuilding;
+            }
             view.meter.clear();
         });
         flushed.map_err(|cause| RebuildError::Unflushed(Arc::new(cause)))
@@ -176,9 +230,27 @@ impl<P: Projection> Task<P> {
             return Ok(None);
         }
         let read = Read::forward(self.selection.clone(), self.cursor)
-            .limit(self.options.batch_events)
+            .limit(self.batch_events())
             .visible(self.visibility);
         self.log.read(read).await.map(Some)
+    }
+
+    /// Returns how many events to apply at once: what the throttle lets through in a tenth of a
+    /// second at most.
+    fn batch_events(&self) -> usize {
+        let batch = self.options.batch_events;
+        self.options.events_per_second_max.map_or(batch, |limit| {
+            batch.min(usize::try_from(limit.get() / 10).unwrap_or(usize::MAX).max(1))
+        })
+    }
+
+    /// Lets as much time pass for these events as the throttle says.
+    fn throttle(&mut self, events: u64) {
+        if let Some(limit) = self.options.events_per_second_max {
+            let nanos = u128::from(events) * 1_000_000_000 / u128::from(limit.get());
+            let pause = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            self.not_before = later(self.not_before.max(Instant::now()), pause);
+        }
     }
 
     /// Applies a page; tries again what fails, unless a request comes in between.
@@ -211,6 +283,7 @@ impl<P: Projection> Task<P> {
             self.unflushed = true;
         }
         self.cursor = scanned;
+        self.throttle(count);
         let status = self.behind.clone();
         self.view.send_modify(|view| {
             view.position = scanned;
@@ -246,7 +319,7 @@ impl<P: Projection> Task<P> {
     async fn idle(&mut self) -> Result<(), ReadError> {
         self.behind = ProjectionStatus::CatchingUp;
         self.set_status(ProjectionStatus::Running);
-        let unsaved = self.cursor > self.saved || self.unflushed;
+        let unsaved = self.is_unsaved();
         tokio::select! {
             reached = self.log.wait_for(self.cursor.next(), self.visibility) => {
                 reached?;

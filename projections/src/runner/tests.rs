@@ -599,6 +599,51 @@ async fn a_rebuild_gives_the_same_model_while_appends_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_projection_that_is_paused_applies_nothing_until_it_is_resumed() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1", "a-2"]).await;
+    let sink = Counting::default();
+    let view = sink.inner.view();
+    let running = start(&log, Positions::default(), sink).await;
+    running.wait_for(last, SECOND).await.unwrap();
+    assert_eq!(running.pause().await.unwrap(), last);
+    assert!(matches!(running.status(), ProjectionStatus::Paused));
+    let newer = append(&*log, &["a-3"]).await;
+    let waited = running.wait_for(newer, 60 * SECOND).await;
+    assert!(matches!(waited, Err(WaitError::Timeout { reached, .. }) if reached == last));
+    // What is asked meanwhile is done, and it goes on resting.
+    running.rebuild().await.unwrap();
+    assert!(matches!(running.status(), ProjectionStatus::Paused));
+    running.wait_for(Position::new(1), 60 * SECOND).await.unwrap_err();
+    assert!(all(&view).is_empty());
+    running.resume().await.unwrap();
+    running.wait_for(newer, SECOND).await.unwrap();
+    assert_eq!(all(&view), [1, 2, 3]);
+    running.pause().await.unwrap();
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_lets_so_many_events_through_in_a_second() {
+    let log = WatchedLog::new();
+    let last = append(&*log, &["a-1"; 1_001]).await;
+    let limit = |events| Some(NonZeroU64::new(events).unwrap());
+    let options = RunnerOptions { events_per_second_max: limit(20), ..RunnerOptions::default() };
+    let begun = Instant::now();
+    let running =
+        start_with(&log, Positions::default(), Counting::default(), options).await.unwrap();
+    running.wait_for(Position::new(61), 60 * SECOND).await.unwrap();
+    let waited = begun.elapsed();
+    assert!(waited >= 3 * SECOND && waited < 3 * SECOND + SECOND / 5, "{waited:?}");
+    running.throttle(limit(1_000)).await.unwrap();
+    running.wait_for(Position::new(161), SECOND / 5).await.unwrap();
+    running.throttle(limit(1)).await.unwrap();
+    running.wait_for(last, 10 * SECOND).await.unwrap_err();
+    running.throttle(None).await.unwrap();
+    running.wait_for(last, Duration::from_millis(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rebuild_without_the_beginning_of_the_log_keeps_the_model() {
     let log = WatchedLog::new();
     let last = append(&*log, &["a-1", "a-2"]).await;
