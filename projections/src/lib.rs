@@ -47,6 +47,7 @@
 
 mod batch;
 mod bridge;
+mod build;
 mod checkpoint;
 mod clock;
 mod commits;
@@ -76,6 +77,12 @@ pub use bridge::webhook;
 pub use bridge::{
     Bridge, BridgeFailure, BridgeHandle, BridgeOptions, BridgePhase, BridgeStatus, BridgeStop,
     Message, SendError, Target,
+};
+#[cfg(feature = "sqlite")]
+pub use build::SqliteBuilds;
+pub use build::{
+    BuildError, BuildId, Builds, InvalidBuildId, LiveView, MemoryBuilds, PromoteError,
+    RunningBuild, StartBuildError,
 };
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use clock::{Clock, SystemClock};

@@ -306,7 +306,7 @@ impl<P: Projection> ProjectionHandle<P> {
     ///
     /// Cancel safe.
     pub async fn progress(&self) -> Result<Progress, ReadError> {
-        let head = self.log.head(self.visibility).await?;
+        let head = self.head().await?;
         let view = self.seen.borrow().clone();
         Ok(Progress {
             position: view.position,
@@ -404,6 +404,30 @@ impl<P: Projection> ProjectionHandle<P> {
     /// A dropped future may still change it.
     pub async fn throttle(&self, limit: Option<NonZeroU64>) -> Result<(), Arc<StopCause>> {
         self.ask(Request::Throttle(limit)).await
+    }
+
+    /// Commits how far the projection is and lets the sink write down what is only in memory, as it
+    /// does by itself now and then ([`RunnerOptions::save_interval`]).
+    ///
+    /// # Errors
+    ///
+    /// Why that failed; the projection goes on, unless it has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still save.
+    pub async fn save(&self) -> Result<(), Arc<StopCause>> {
+        let (done, saved) = oneshot::channel();
+        self.ask(Request::Save(done)).await?;
+        match saved.await {
+            Ok(saved) => saved.map_err(Arc::new),
+            Err(_) => Err(self.stopped().await),
+        }
+    }
+
+    /// Returns the log's last position that the projection may see.
+    pub(crate) async fn head(&self) -> Result<Position, ReadError> {
+        self.log.head(self.visibility).await
     }
 
     async fn ask(&self, request: Request) -> Result<(), Arc<StopCause>> {

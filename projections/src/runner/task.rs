@@ -22,6 +22,8 @@ pub(super) enum Request {
     /// Answered with the position at which it rests.
     Pause(oneshot::Sender<Position>),
     Resume,
+    /// Makes the progress durable.
+    Save(oneshot::Sender<Result<(), StopCause>>),
     Throttle(Option<NonZeroU64>),
     Shutdown,
 }
@@ -130,6 +132,15 @@ impl<P: Projection> Task<P> {
                 self.paused = false;
                 self.set_status(self.behind.clone());
                 self.view.send_modify(|view| view.meter.clear());
+            }
+            Request::Save(done) => {
+                let saved = self.finish().await;
+                if let Err(cause) = &saved
+                    && cause.is_the_end()
+                {
+                    return Err(cause.clone());
+                }
+                let _ = done.send(saved);
             }
             Request::Throttle(limit) => {
                 self.options.events_per_second_max = limit;

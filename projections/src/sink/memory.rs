@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use headwater_core::Position;
 use serde::Serialize;
@@ -25,15 +25,20 @@ use crate::checkpoint::{Checkpoint, ProjectionId};
 /// never wait. Where the state is large, use large batches or persistent collections, which
 /// clone in constant time.
 pub struct MemorySink<S> {
-    state: MemoryView<S>,
-    checkpoint: Option<Checkpoint>,
+    model: MemoryView<S>,
     snapshot: Option<PathBuf>,
     /// The checkpoint of the snapshot file, as far as known.
     flushed: Option<Checkpoint>,
 }
 
 /// A reader's hold on the state of a [`MemorySink`]. Clones share it.
-pub struct MemoryView<S>(Arc<RwLock<Arc<S>>>);
+pub struct MemoryView<S>(Arc<RwLock<Model<S>>>);
+
+/// A state and what it has seen.
+struct Model<S> {
+    state: Arc<S>,
+    checkpoint: Option<Checkpoint>,
+}
 
 impl<S> Clone for MemoryView<S> {
     fn clone(&self) -> Self {
@@ -44,11 +49,28 @@ impl<S> Clone for MemoryView<S> {
 impl<S> MemoryView<S> {
     /// Returns the state after the last committed batch. It never changes; ask again for news.
     pub fn get(&self) -> Arc<S> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.read().state)
     }
 
-    fn set(&self, state: S) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+    /// Returns the state as [`get`](Self::get) does, together with the checkpoint that it was
+    /// committed with.
+    pub fn get_with_checkpoint(&self) -> (Arc<S>, Option<Checkpoint>) {
+        let model = self.read();
+        (Arc::clone(&model.state), model.checkpoint.clone())
+    }
+
+    /// Returns the checkpoint of the last committed batch; `None` before the first.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.read().checkpoint.clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Model<S>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: S, checkpoint: Checkpoint) {
+        let model = Model { state: Arc::new(state), checkpoint: Some(checkpoint) };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = model;
     }
 }
 
@@ -61,7 +83,7 @@ impl<S> fmt::Debug for MemoryView<S> {
 impl<S> fmt::Debug for MemorySink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySink")
-            .field("checkpoint", &self.checkpoint)
+            .field("checkpoint", &self.model.checkpoint())
             .field("snapshot", &self.snapshot)
             .finish_non_exhaustive()
     }
@@ -71,7 +93,6 @@ impl<S> fmt::Debug for MemorySink<S> {
 pub struct MemoryTx<'a, S> {
     state: S,
     view: &'a MemoryView<S>,
-    checkpoint: &'a mut Option<Checkpoint>,
 }
 
 impl<S> Deref for MemoryTx<'_, S> {
@@ -103,12 +124,16 @@ impl<S: Default> Default for MemorySink<S> {
 impl<S: Default> MemorySink<S> {
     /// Makes an empty state that no file keeps.
     pub fn new() -> Self {
-        Self {
-            state: MemoryView(Arc::new(RwLock::new(Arc::new(S::default())))),
-            checkpoint: None,
-            snapshot: None,
-            flushed: None,
-        }
+        Self::sharing(None, None)
+    }
+
+    /// Makes a sink over a state that others hold already, or an empty one.
+    pub(crate) fn sharing(model: Option<MemoryView<S>>, snapshot: Option<PathBuf>) -> Self {
+        let model = model.unwrap_or_else(|| {
+            let empty = Model { state: Arc::new(S::default()), checkpoint: None };
+            MemoryView(Arc::new(RwLock::new(empty)))
+        });
+        Self { model, snapshot, flushed: None }
     }
 
     /// Makes a state that is kept in the file at `path`, whose directory must exist.
@@ -116,14 +141,14 @@ impl<S: Default> MemorySink<S> {
     /// The state is stored in the [`Bincode`](headwater_core::Bincode) encoding, which does not
     /// describe itself: raise the projection's version whenever the shape of `S` changes.
     pub fn with_snapshot(path: impl Into<PathBuf>) -> Self {
-        Self { snapshot: Some(path.into()), ..Self::new() }
+        Self::sharing(None, Some(path.into()))
     }
 }
 
 impl<S> MemorySink<S> {
     /// Returns a reader's hold on the state.
     pub fn view(&self) -> MemoryView<S> {
-        self.state.clone()
+        self.model.clone()
     }
 }
 
@@ -134,14 +159,13 @@ where
     type Tx<'a> = MemoryTx<'a, S>;
 
     fn load(&mut self, id: &ProjectionId, head: Position) -> Result<Option<Checkpoint>, SinkError> {
-        if self.checkpoint.is_none()
+        if self.model.checkpoint().is_none()
             && let Some(path) = &self.snapshot
         {
             match snapshot::read::<S>(path, id, head) {
                 Ok(Some((checkpoint, state))) => {
-                    self.state.set(state);
                     self.flushed = Some(checkpoint.clone());
-                    self.checkpoint = Some(checkpoint);
+                    self.model.set(state, checkpoint);
                 }
                 Ok(None) => {}
                 Err(fault) => {
@@ -150,29 +174,24 @@ where
                 }
             }
         }
-        Ok(self.checkpoint.clone())
+        Ok(self.model.checkpoint())
     }
 
     fn begin(&mut self) -> Result<MemoryTx<'_, S>, SinkError> {
-        Ok(MemoryTx {
-            state: S::clone(&self.state.get()),
-            view: &self.state,
-            checkpoint: &mut self.checkpoint,
-        })
+        Ok(MemoryTx { state: S::clone(&self.model.get()), view: &self.model })
     }
 
     fn commit(tx: MemoryTx<'_, S>, checkpoint: &Checkpoint) -> Result<(), SinkError> {
-        *tx.checkpoint = Some(checkpoint.clone());
-        tx.view.set(tx.state);
+        tx.view.set(tx.state, checkpoint.clone());
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        if let (Some(path), Some(checkpoint)) = (&self.snapshot, &self.checkpoint)
-            && self.flushed.as_ref() != Some(checkpoint)
+        if let (Some(path), Some(checkpoint)) = (&self.snapshot, self.model.checkpoint())
+            && self.flushed.as_ref() != Some(&checkpoint)
         {
-            snapshot::write(path, checkpoint, &*self.state.get())?;
-            self.flushed = Some(checkpoint.clone());
+            snapshot::write(path, &checkpoint, &*self.model.get())?;
+            self.flushed = Some(checkpoint);
         }
         Ok(())
     }

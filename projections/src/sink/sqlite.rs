@@ -102,13 +102,23 @@ impl SqliteSink {
     ///
     /// [`SinkError::Engine`] if SQLite cannot open it.
     pub fn reader(&self) -> Result<Connection, SinkError> {
+        Self::reader_at(&self.path)
+    }
+
+    /// Opens a file for reading only.
+    pub(crate) fn reader_at(path: &Path) -> Result<Connection, SinkError> {
         let open = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&self.path, flags)?;
+            let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             Ok(connection)
         };
         open().map_err(failed("opening a reader"))
+    }
+
+    /// Reads the checkpoint of a projection from a file.
+    pub(crate) fn stored_at(path: &Path, name: &str) -> Result<Option<Checkpoint>, SinkError> {
+        stored(&Self::reader_at(path)?, path, name)
     }
 }
 
