@@ -59,6 +59,7 @@ mod lag;
 mod panic;
 mod projection;
 mod reactor;
+mod replay;
 mod request;
 mod retry;
 mod runner;
@@ -100,6 +101,7 @@ pub use reactor::{
     ReactError, Reactor, ReactorFailure, ReactorHandle, ReactorOptions, ReactorPhase,
     ReactorRunner, ReactorStatus, ReactorStop,
 };
+pub use replay::{Replay, ReplayError, ReplayOptions, Replayed};
 pub use request::{
     Answer, REPLY_STATUS, REPLY_TO, Reply, RequestError, Requests, Responder, Responding,
     SentRequest,

@@ -2,6 +2,7 @@
 
 mod status;
 mod task;
+mod throttle;
 mod worker;
 
 use std::fmt;
@@ -14,10 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::status::Meter;
+pub(crate) use self::status::Meter;
 pub use self::status::{Progress, ProjectionStatus, RebuildError, StopCause};
 use self::task::{Request, Task, View, check_history};
-use self::worker::Worker;
+pub(crate) use self::throttle::Throttle;
+pub(crate) use self::worker::Worker;
 use crate::checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 use crate::clock::later;
 use crate::lag::Lag;
@@ -139,21 +141,11 @@ impl ProjectionRunner {
         let head = log.head(Visibility::Committed).await;
         let head =
             head.map_err(|source| StartError::Log { projection: id.name.clone(), source })?;
-        let begin = options.begin;
         let visibility = options.visibility.unwrap_or_else(|| log.settled_visibility());
-        if begin == Begin::Rebuild {
-            check_history(&*log, visibility, &name).await?;
-        }
-        let worker = Worker::new(projection, sink, id);
-        let (worker, found) = worker.block(move |worker, _| prepare(worker, begin, head)).await;
-        let found = found.map_err(|cause| StartError::Failed(Arc::new(cause)))??;
-        if let Some(checkpoint) = &found {
-            let fits = checkpoint.check_event(&*log).await;
-            fits.map_err(|source| StartError::Log { projection: name.to_string(), source })??;
-        }
-        let position = found.map_or(Position::START, |checkpoint| checkpoint.position);
+        let mut worker = Some(Worker::new(projection, sink, id));
+        let position = begin(&mut worker, &name, &*log, options.begin, (head, visibility)).await?;
 
-        let behind = match begin {
+        let behind = match options.begin {
             Begin::Resume => ProjectionStatus::CatchingUp,
             Begin::Rebuild => ProjectionStatus::Rebuilding,
         };
@@ -171,6 +163,7 @@ impl ProjectionRunner {
             cursor: position,
             saved: position,
             save_at: later(Instant::now(), options.save_interval),
+            throttle: Throttle::new(options.events_per_second_max),
             options,
             unflushed: false,
             log_failures: 0,
@@ -179,7 +172,6 @@ impl ProjectionRunner {
             requests,
             pending: None,
             paused: false,
-            not_before: Instant::now(),
         };
         Ok(ProjectionHandle {
             log,
@@ -191,6 +183,26 @@ impl ProjectionRunner {
             task: tokio::spawn(task.run()),
         })
     }
+}
+
+/// Returns the position to go on from, after making the empty read model where there is none.
+pub(crate) async fn begin<P: Projection>(
+    worker: &mut Option<Worker<P>>,
+    name: &Arc<str>,
+    log: &dyn EventLog,
+    begin: Begin,
+    (head, visibility): (Position, Visibility),
+) -> Result<Position, StartError> {
+    if begin == Begin::Rebuild {
+        check_history(log, visibility, name).await?;
+    }
+    let found = Worker::block(worker, name, move |worker, _| prepare(worker, begin, head)).await;
+    let found = found.map_err(|cause| StartError::Failed(Arc::new(cause)))??;
+    if let Some(checkpoint) = &found {
+        let fits = checkpoint.check_event(log).await;
+        fits.map_err(|source| StartError::Log { projection: name.to_string(), source })??;
+    }
+    Ok(found.map_or(Position::START, |checkpoint| checkpoint.position))
 }
 
 /// Returns the checkpoint to go on from; `None` after making the empty read model, where there is

@@ -90,7 +90,7 @@ fn at(position: Option<&Position>) -> String {
 
 impl StopCause {
     /// Returns whether trying again may help.
-    pub(super) fn is_worth_a_retry(&self) -> bool {
+    pub(crate) fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Apply { .. } => true,
             Self::Sink { source, .. } => {
@@ -104,12 +104,12 @@ impl StopCause {
     }
 
     /// Returns whether the projection cannot go on as if nothing had been.
-    pub(super) fn is_the_end(&self) -> bool {
+    pub(crate) fn is_the_end(&self) -> bool {
         matches!(self, Self::Panicked { .. } | Self::Runtime { .. })
     }
 
     /// Says after how many attempts it was given up.
-    pub(super) fn after(mut self, failures: u32) -> Self {
+    pub(crate) fn after(mut self, failures: u32) -> Self {
         if let Self::Apply { attempts, .. } = &mut self {
             *attempts = failures;
         }
@@ -187,17 +187,17 @@ pub struct Progress {
 
 /// Measures how fast a projection passes positions, over the last ten seconds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Meter(VecDeque<(Instant, Position)>);
+pub(crate) struct Meter(VecDeque<(Instant, Position)>);
 
 impl Meter {
     const WINDOW: Duration = Duration::from_secs(10);
     const STEP: Duration = Duration::from_millis(100);
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(super) fn note(&mut self, now: Instant, position: Position) {
+    pub(crate) fn note(&mut self, now: Instant, position: Position) {
         while self.0.len() > 2 && self.0.front().is_some_and(|(at, _)| now - *at > Self::WINDOW) {
             self.0.pop_front();
         }
@@ -214,7 +214,7 @@ impl Meter {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-    pub(super) fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         let (&(start, first), &(end, last)) = (self.0.front()?, self.0.back()?);
         let passed = last.events_since(first)? as f64;
         let seconds = (end - start).as_secs_f64();
@@ -222,7 +222,7 @@ impl Meter {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate need not be exact")]
-    pub(super) fn eta(&self, position: Position, head: Position) -> Option<Duration> {
+    pub(crate) fn eta(&self, position: Position, head: Position) -> Option<Duration> {
         let left = head.events_since(position).unwrap_or(0);
         if left == 0 {
             return Some(Duration::ZERO);

@@ -3,7 +3,6 @@
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use headwater_core::{EventLog, Page, Position, Query, Read, ReadError, Visibility};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use super::RunnerOptions;
 use super::status::{Meter, ProjectionStatus, RebuildError, StopCause};
+use super::throttle::Throttle;
 use super::worker::Worker;
 use crate::checkpoint::{event_at, last_event};
 use crate::clock::later;
@@ -62,8 +62,7 @@ pub(super) struct Task<P: Projection> {
     /// A request that ended a wait and is to be answered next.
     pub(super) pending: Option<Request>,
     pub(super) paused: bool,
-    /// Before this, nothing further is applied.
-    pub(super) not_before: Instant,
+    pub(super) throttle: Throttle,
 }
 
 impl<P: Projection> Task<P> {
@@ -80,7 +79,7 @@ impl<P: Projection> Task<P> {
         let cause = Arc::new(cause);
         self.set_status(ProjectionStatus::Stopped { cause: Arc::clone(&cause) });
         match (done, self.worker) {
-            (Ok(()), Some(worker)) => Ok(worker.into_sink()),
+            (Ok(()), Some(worker)) => Ok(worker.into_parts().1),
             _ => Err(cause),
         }
     }
@@ -92,7 +91,7 @@ impl<P: Projection> Task<P> {
             {
                 return self.finish().await;
             }
-            if self.paused || Instant::now() < self.not_before {
+            if self.paused || Instant::now() < self.throttle.not_before() {
                 self.rest().await;
             } else {
                 match self.page().await? {
@@ -143,8 +142,7 @@ impl<P: Projection> Task<P> {
                 let _ = done.send(saved);
             }
             Request::Throttle(limit) => {
-                self.options.events_per_second_max = limit;
-                self.not_before = Instant::now();
+                self.throttle = Throttle::new(limit);
             }
             Request::Shutdown => return Ok(ControlFlow::Break(())),
         }
@@ -158,7 +156,7 @@ impl<P: Projection> Task<P> {
             request = self.requests.recv() => {
                 self.pending = Some(request.unwrap_or(Request::Shutdown));
             }
-            () = tokio::time::sleep_until(self.not_before), if !self.paused => {}
+            () = tokio::time::sleep_until(self.throttle.not_before()), if !self.paused => {}
             () = tokio::time::sleep_until(self.save_at), if unsaved => {}
         }
     }
@@ -241,27 +239,9 @@ impl<P: Projection> Task<P> {
             return Ok(None);
         }
         let read = Read::forward(self.selection.clone(), self.cursor)
-            .limit(self.batch_events())
+            .limit(self.throttle.batch(self.options.batch_events))
             .visible(self.visibility);
         self.log.read(read).await.map(Some)
-    }
-
-    /// Returns how many events to apply at once: what the throttle lets through in a tenth of a
-    /// second at most.
-    fn batch_events(&self) -> usize {
-        let batch = self.options.batch_events;
-        self.options.events_per_second_max.map_or(batch, |limit| {
-            batch.min(usize::try_from(limit.get() / 10).unwrap_or(usize::MAX).max(1))
-        })
-    }
-
-    /// Lets as much time pass for these events as the throttle says.
-    fn throttle(&mut self, events: u64) {
-        if let Some(limit) = self.options.events_per_second_max {
-            let nanos = u128::from(events) * 1_000_000_000 / u128::from(limit.get());
-            let pause = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            self.not_before = later(self.not_before.max(Instant::now()), pause);
-        }
     }
 
     /// Applies a page; tries again what fails, unless a request comes in between.
@@ -294,7 +274,7 @@ impl<P: Projection> Task<P> {
             self.unflushed = true;
         }
         self.cursor = scanned;
-        self.throttle(count);
+        self.throttle.note(count);
         let status = self.behind.clone();
         self.view.send_modify(|view| {
             view.position = scanned;
@@ -390,12 +370,7 @@ impl<P: Projection> Task<P> {
         + Send
         + 'static,
     ) -> Result<T, StopCause> {
-        let Some(worker) = self.worker.take() else {
-            return Err(StopCause::Runtime { projection: Arc::clone(&self.name) });
-        };
-        let (worker, result) = worker.block(work).await;
-        self.worker = worker;
-        result
+        Worker::block(&mut self.worker, &self.name, work).await
     }
 
     fn set_status(&self, status: ProjectionStatus) {

@@ -1,5 +1,6 @@
 //! A projection with its sink: what blocks, one transaction at a time.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::checkpoint::{Checkpoint, ProjectionId};
 use crate::projection::{ApplyError, Projection};
 use crate::sink::{Sink, SinkError};
 
-pub(super) struct Worker<P: Projection> {
+pub(crate) struct Worker<P: Projection> {
     projection: P,
     sink: P::Sink,
     id: ProjectionId,
@@ -19,17 +20,17 @@ pub(super) struct Worker<P: Projection> {
 }
 
 impl<P: Projection> Worker<P> {
-    pub(super) fn new(projection: P, sink: P::Sink, id: ProjectionId) -> Self {
+    pub(crate) fn new(projection: P, sink: P::Sink, id: ProjectionId) -> Self {
         let name = id.name.as_str().into();
         Self { projection, sink, id, name }
     }
 
-    pub(super) fn id(&self) -> &ProjectionId {
+    pub(crate) fn id(&self) -> &ProjectionId {
         &self.id
     }
 
-    pub(super) fn into_sink(self) -> P::Sink {
-        self.sink
+    pub(crate) fn into_parts(self) -> (P, P::Sink) {
+        (self.projection, self.sink)
     }
 
     fn checkpoint(&self, position: Position, event: Option<EventId>) -> Checkpoint {
@@ -41,14 +42,14 @@ impl<P: Projection> Worker<P> {
         move |source| StopCause::Sink { projection: Arc::clone(&projection), source }
     }
 
-    pub(super) fn load(&mut self, head: Position) -> Result<Option<Checkpoint>, StopCause> {
+    pub(crate) fn load(&mut self, head: Position) -> Result<Option<Checkpoint>, StopCause> {
         let loaded = self.sink.load(&self.id, head);
         loaded.map_err(Self::sink_failed(&self.name))
     }
 
     /// Makes an empty read model, after removing what is there if asked to, whoever made it, and commits
     /// the checkpoint before the first event with it.
-    pub(super) fn begin_anew(&mut self, reset: bool) -> Result<(), StopCause> {
+    pub(crate) fn begin_anew(&mut self, reset: bool) -> Result<(), StopCause> {
         let (failed, checkpoint) =
             (Self::sink_failed(&self.name), self.checkpoint(Position::START, None));
         let setup = |action| {
@@ -70,9 +71,9 @@ impl<P: Projection> Worker<P> {
 
     /// Applies events and commits them with the checkpoint `through`, up to which the log's last
     /// event is `event`: all or nothing.
-    pub(super) fn apply(
+    pub(crate) fn apply<E: Borrow<RecordedEvent>>(
         &mut self,
-        events: &[RecordedEvent],
+        events: &[E],
         (through, event): (Position, Option<EventId>),
         current: &Cell<Option<Position>>,
     ) -> Result<(), StopCause> {
@@ -85,7 +86,7 @@ impl<P: Projection> Worker<P> {
             through = through.get(),
         )
         .entered();
-        for event in events {
+        for event in events.iter().map(E::borrow) {
             let _event = tracing::debug_span!(
                 "headwater.apply",
                 position = event.position.get(),
@@ -109,40 +110,43 @@ impl<P: Projection> Worker<P> {
     }
 
     /// Commits a checkpoint on its own, where nothing matched.
-    pub(super) fn save(
+    pub(crate) fn save(
         &mut self,
         position: Position,
         event: Option<EventId>,
     ) -> Result<(), StopCause> {
-        self.apply(&[], (position, event), &Cell::new(None))
+        self.apply::<RecordedEvent>(&[], (position, event), &Cell::new(None))
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), StopCause> {
+    pub(crate) fn flush(&mut self) -> Result<(), StopCause> {
         self.sink.flush().map_err(Self::sink_failed(&self.name))
     }
 
     /// Runs `work` on a thread that may block. A panic comes back as a cause.
     ///
-    /// Returns `None` for the worker if the runtime is gone.
-    pub(super) async fn block<T: Send + 'static>(
-        mut self,
+    /// The worker is gone from its place meanwhile, and for good if the runtime ends.
+    pub(crate) async fn block<T: Send + 'static>(
+        place: &mut Option<Self>,
+        name: &Arc<str>,
         work: impl FnOnce(&mut Self, &Cell<Option<Position>>) -> Result<T, StopCause> + Send + 'static,
-    ) -> (Option<Self>, Result<T, StopCause>) {
-        let projection = Arc::clone(&self.name);
+    ) -> Result<T, StopCause> {
+        let gone = || StopCause::Runtime { projection: Arc::clone(name) };
+        let mut worker = place.take().ok_or_else(gone)?;
         let task = tokio::task::spawn_blocking(move || {
             let current = Cell::new(None);
             // After a panic the projection is not called again; the sink has rolled back.
-            let caught = catch_unwind(AssertUnwindSafe(|| work(&mut self, &current)));
+            let caught = catch_unwind(AssertUnwindSafe(|| work(&mut worker, &current)));
             let result = caught.unwrap_or_else(|panic| {
                 Err(StopCause::Panicked {
-                    projection: Arc::clone(&self.name),
+                    projection: Arc::clone(&worker.name),
                     position: current.get(),
                     message: crate::panic::message(&*panic),
                 })
             });
-            (Some(self), result)
+            (worker, result)
         });
-        let gone = |_| (None, Err(StopCause::Runtime { projection }));
-        task.await.unwrap_or_else(gone)
+        let (worker, result) = task.await.map_err(|_| gone())?;
+        *place = Some(worker);
+        result
     }
 }
