@@ -31,3 +31,8 @@ mod events {}
 #[cfg(all(doctest, feature = "derive"))]
 #[doc = include_str!("../docs/deciding.md")]
 mod deciding {}
+
+/// The snippets of the guide to replaying.
+#[cfg(all(doctest, feature = "projections"))]
+#[doc = include_str!("../docs/replay.md")]
+mod replay {}

@@ -14,6 +14,7 @@ mod decider;
 mod decision;
 mod event;
 mod execute;
+mod fold;
 mod group;
 mod id;
 mod kind;
@@ -46,6 +47,7 @@ pub use decider::Decider;
 pub use decision::{Decided, Decision, Known, LoadViewsError, View, Views, decide, load_views};
 pub use event::{DELIVER_AFTER, NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
+pub use fold::{FoldError, Folded, Until, fold};
 pub use group::{
     CAUSE_BYTES_MAX, Generation, GroupChange, GroupCommit, GroupDefinition, GroupError, GroupId,
     GroupKind, GroupLog, GroupShape, GroupState, InvalidSlotRange, Journal, JournalError,

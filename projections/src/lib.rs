@@ -51,6 +51,7 @@ mod build;
 mod checkpoint;
 mod clock;
 mod commits;
+mod drift;
 mod gate;
 mod group;
 #[cfg(feature = "sqlite")]
@@ -87,6 +88,12 @@ pub use build::{
 };
 pub use checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 pub use clock::{Clock, SystemClock};
+#[cfg(feature = "sqlite")]
+pub use drift::SqliteAudit;
+pub use drift::{
+    Audit, Difference, Differences, DriftError, DriftOptions, DriftReport, Extent, MemoryAudit,
+    check_drift,
+};
 pub use gate::{GatedLog, HighWater, Level, Overflow};
 pub use group::{
     ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,

@@ -71,6 +71,11 @@ impl SlotRange {
     pub const fn last(self) -> Slot {
         self.last
     }
+
+    /// Returns whether a slot belongs to the range.
+    pub fn contains(self, slot: Slot) -> bool {
+        (self.first..=self.last).contains(&slot)
+    }
 }
 
 /// How far a slot of a group is: the ack floor, the settled ranges above it, and what has been

@@ -33,6 +33,7 @@ impl Directory {
         Ok(Self { path, name: name.to_owned(), extension })
     }
 
+    #[cfg(feature = "sqlite")]
     pub(super) fn name(&self) -> &str {
         &self.name
     }

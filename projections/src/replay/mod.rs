@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headwater_core::{EventLog, Page, Position, Query, Read, ReadError, Visibility};
+use headwater_core::{EventLog, Page, Position, Query, Read, ReadError, SlotRange, Visibility};
 use tokio::time::Instant;
 
 use self::part::{Back, Part, Seat, Step};
@@ -116,6 +116,8 @@ impl Default for ReplayOptions {
 pub struct Replay {
     log: Arc<dyn EventLog>,
     options: ReplayOptions,
+    /// Events of other slots are left out.
+    only: Option<SlotRange>,
     parts: Vec<Box<dyn Part>>,
 }
 
@@ -179,7 +181,7 @@ fn names(causes: &[StopCause]) -> String {
 impl Replay {
     /// Begins without projections.
     pub fn over(log: Arc<dyn EventLog>, options: ReplayOptions) -> Self {
-        Self { log, options, parts: Vec::new() }
+        Self { log, options, only: None, parts: Vec::new() }
     }
 
     /// Adds a projection with its sink, and returns what gives them back afterwards.
@@ -188,6 +190,11 @@ impl Replay {
         let seat = Seat::new(projection, sink, &*self.log, Arc::clone(&back));
         self.parts.push(Box::new(seat));
         Replayed(back)
+    }
+
+    /// Leaves out the events of other slots, for models that are looked at and thrown away.
+    pub(crate) fn take_only(&mut self, slots: Option<SlotRange>) {
+        self.only = slots;
     }
 
     /// Goes through the log, tells after each batch how far it is, and flushes every sink at the
@@ -207,7 +214,7 @@ impl Replay {
     ///
     /// Reads the events that any projection selects once, from the one that is farthest behind on.
     pub async fn run(self, mut progress: impl FnMut(&Progress)) -> Result<(), ReplayError> {
-        let Self { log, options, mut parts } = self;
+        let Self { log, options, only, mut parts } = self;
         if options.batch_events == 0 {
             return Err(ReplayError::EmptyBatches);
         }
@@ -225,7 +232,7 @@ impl Replay {
         let mut throttle = Throttle::new(options.events_per_second_max);
         let batch_events = throttle.batch(options.batch_events);
         let all = all.unwrap_or_default();
-        let reader = Reader { log, options, all, batch_events, visibility, through };
+        let reader = Reader { log, options, only, all, batch_events, visibility, through };
 
         let mut causes = Vec::new();
         let mut pass = Pass { after, applied: 0, meter: Meter::default() };
@@ -253,6 +260,7 @@ impl Replay {
 struct Reader {
     log: Arc<dyn EventLog>,
     options: ReplayOptions,
+    only: Option<SlotRange>,
     /// What any of the projections selects.
     all: Query,
     batch_events: usize,
@@ -285,8 +293,11 @@ impl Reader {
             .visible(self.visibility);
         let Page { mut events, scanned, .. } = self.log.read(read).await?;
         events.retain(|event| event.position <= self.through);
+        let last = last_event(&*self.log, &events, scanned.min(self.through)).await?;
+        if let Some(slots) = self.only {
+            events.retain(|event| slots.contains(event.slot));
+        }
         let through = scanned.min(self.through);
-        let last = last_event(&*self.log, &events, through).await?;
         Ok(Some(Step { events: Arc::new(events), through, last }))
     }
 }
