@@ -1,11 +1,11 @@
 //! A journal in SQLite: a file that the processes of one machine share, for
 //! [`SharedGroups`](headwater_core::SharedGroups).
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
-use std::{fmt, thread};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use rusqlite::{
 };
 use tokio::sync::watch;
 
-/// How long to wait for other processes that write.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::sqlite::{BUSY_TIMEOUT, into_wal};
+
 /// How long [`SqliteJournal::changed`] relies on being told by the file system.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -227,18 +227,7 @@ fn connect(path: &Path) -> Result<Connection, JournalError> {
 
 /// Makes the tables of a new file, and sees that an old one is a journal.
 fn create(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {
-    let begun = Instant::now();
-    // The way into this mode does not wait for others by itself.
-    let mode = loop {
-        let mode = connection
-            .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
-        match mode {
-            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => {
-                thread::sleep(Duration::from_millis(10));
-            }
-            mode => break mode.map_err(unchanged)?,
-        }
-    };
+    let mode = into_wal(connection).map_err(unchanged)?;
     if mode != "wal" {
         let detail = format!(
             "{} is in the mode {mode} and not wal; give it a place on a local file system",
@@ -356,11 +345,6 @@ fn replace(tx: &Transaction<'_>, through: Version, snapshot: &[u8]) -> rusqlite:
     Ok(true)
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
-    let busy = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
-    error.sqlite_error_code().is_some_and(|code| busy.contains(&code))
-}
-
 fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
     JournalError::Unavailable(Arc::new(error))
 }
@@ -387,6 +371,8 @@ fn maybe_changed(error: rusqlite::Error) -> JournalError {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use headwater_testkit::journal_laws;
     use tempfile::TempDir;
 

@@ -65,6 +65,8 @@ mod request;
 mod retry;
 mod runner;
 mod sink;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod timer;
 mod wait;
 

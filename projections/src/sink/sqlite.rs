@@ -3,16 +3,13 @@
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use headwater_core::{EventId, LogId, Position};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{Sink, SinkError};
 use crate::checkpoint::{Checkpoint, ProjectionId};
-
-/// How long to wait for another writer of the same file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::sqlite::BUSY_TIMEOUT;
 
 /// Numbers are stored as the signed integers that SQLite has, bit for bit.
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS headwater_checkpoints (
