@@ -28,7 +28,7 @@ pub use headwater_store::{
 mod events {}
 
 /// The snippets of the guide to decisions.
-#[cfg(all(doctest, feature = "derive"))]
+#[cfg(all(doctest, feature = "derive", feature = "sqlite"))]
 #[doc = include_str!("../docs/deciding.md")]
 mod deciding {}
 

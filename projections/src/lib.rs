@@ -11,6 +11,7 @@
 //!   (feature `webhooks`), a broker (feature `amqp`), or one of your own.
 //! - [`Requests`] sends a request and waits for its reply; a [`Responder`] answers each once.
 //! - A [`GatedLog`] holds up producers that outrun a group.
+//! - `SqliteSnapshots` (feature `sqlite`) keeps snapshots for `headwater-core`'s `Snapshots` in a file.
 //! - [`Timers`] are events that appear in the log when it is time; [`TimerService`] lets them fire.
 //!
 //! Everything here meets the log only through the traits of `headwater-core`, so any engine can
@@ -65,6 +66,8 @@ mod request;
 mod retry;
 mod runner;
 mod sink;
+#[cfg(feature = "sqlite")]
+mod snapshots;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod timer;
@@ -127,5 +130,7 @@ pub use rusqlite;
 pub use sink::{MemorySink, MemoryTx, MemoryView, Sink, SinkError};
 #[cfg(feature = "sqlite")]
 pub use sink::{SqliteSink, SqliteTx};
+#[cfg(feature = "sqlite")]
+pub use snapshots::{SnapshotFileError, SqliteSnapshots};
 pub use timer::{Missed, NewTimer, Timer, TimerError, TimerService, Timers};
 pub use wait::WaitError;
