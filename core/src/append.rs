@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::CodecId;
 use crate::condition::{Condition, Conflict};
-use crate::event::NewEvent;
+use crate::event::{NewEvent, RecordedEvent};
 use crate::id::AppendId;
 use crate::limits;
 use crate::name::GroupName;
@@ -107,6 +107,21 @@ impl Append {
     pub fn synced(mut self) -> Self {
         self.sync = true;
         self
+    }
+
+    /// Says which event is the cause: the events that have no cause get it, and go on with its flow, or
+    /// begin one with it, and with its trace.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &RecordedEvent) -> Self {
+        let flow = cause.correlation_id.unwrap_or_else(|| cause.id.into());
+        for event in &mut self.events {
+            event.causation_id.get_or_insert(cause.id);
+            event.correlation_id.get_or_insert(flow);
+        }
+        match TraceContext::from_headers(&cause.headers) {
+            Some(context) => self.traced(&context),
+            None => self,
+        }
     }
 
     /// Says of each event from where in a trace it comes, unless it says so already.

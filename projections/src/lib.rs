@@ -59,6 +59,7 @@ mod group;
 mod journal;
 mod lag;
 mod panic;
+mod process;
 mod projection;
 mod reactor;
 mod replay;
@@ -108,6 +109,7 @@ pub use group::{
 #[cfg(feature = "sqlite")]
 pub use journal::SqliteJournal;
 pub use lag::Lag;
+pub use process::{Managing, ProcessError, ProcessManager, Reaction};
 pub use projection::{ApplyError, Projection};
 pub use reactor::{
     ReactError, Reactor, ReactorFailure, ReactorHandle, ReactorOptions, ReactorPhase,

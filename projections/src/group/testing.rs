@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, CodecId, Direction, Durability, EventId, EventLog,
-    EventType, Generation, GroupChange, GroupError, GroupLog, GroupName, GroupState, Headers, Key,
-    LogId, MemoryLog, NewEvent, NewGroup, Page, Position, Query, Read, ReadError, RecordedEvent,
-    Revision, SchemaVersion, Slot, SlotCommit, StreamId, Subscription, Timestamp, Visibility,
+    Append, AppendError, AppendId, Appended, CodecId, Direction, Durability, Effect, EventId,
+    EventLog, EventType, Generation, GroupChange, GroupError, GroupLog, GroupName, GroupState,
+    Headers, Key, LogId, MemoryLog, NewEvent, NewGroup, Page, Position, Query, Read, ReadError,
+    RecordedEvent, Revision, SchemaVersion, Slot, SlotCommit, StreamId, Subscription, Timestamp,
+    Visibility,
 };
+
+use tokio::sync::Barrier;
 
 use super::{ConsumerGroup, GroupOptions};
 
@@ -94,6 +97,10 @@ pub(crate) struct WatchedLog {
     pub(crate) commit_errors: Mutex<VecDeque<GroupError>>,
     /// The next commits take so long.
     pub(crate) commit_times: Mutex<VecDeque<Duration>>,
+    /// The next appends fail like this, written or not, where there is something.
+    pub(crate) append_errors: Mutex<VecDeque<Option<Effect>>>,
+    /// The next appends wait for each other.
+    pub(crate) append_barrier: Mutex<Option<Arc<Barrier>>>,
     /// The next reads fail with these.
     pub(crate) read_errors: Mutex<VecDeque<ReadError>>,
     /// Reads that go backward fail.
@@ -127,7 +134,22 @@ impl EventLog for WatchedLog {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.inner.append(append).await
+        let barrier = self.append_barrier.lock().unwrap().clone();
+        if let Some(barrier) = barrier
+            && barrier.wait().await.is_leader()
+        {
+            *self.append_barrier.lock().unwrap() = None;
+        }
+        let fault = self.append_errors.lock().unwrap().pop_front().flatten();
+        match fault {
+            Some(effect) => {
+                if effect == Effect::Unknown {
+                    self.inner.append(append).await?;
+                }
+                Err(AppendError::Engine { effect, source: io_error() })
+            }
+            None => self.inner.append(append).await,
+        }
     }
 
     async fn find_append(&self, id: AppendId) -> Result<Option<Appended>, ReadError> {

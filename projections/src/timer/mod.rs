@@ -209,30 +209,13 @@ impl Timers {
     ///
     /// Not cancel safe: a dropped future may still make the timer. Ask again.
     pub async fn schedule(&self, name: &str, timer: NewTimer) -> Result<(), TimerError> {
-        let event = Template::of(timer.event);
         // Where the stream is known to be, also if retention has left nothing of it.
         let mut known = Revision::NONE;
         loop {
-            let now = self.clock.now();
-            let from = match timer.schedule {
-                Schedule::Once(time) => time.min(now),
-                _ => now,
-            };
-            let (schedule, missed) = (timer.schedule.clone(), timer.missed);
-            let definition = Definition { schedule, missed, from, event: event.clone() };
-            let stream = stream_of(name)?;
-            check(name, &definition, now)?;
-            let entry = self.entry(&stream).await?;
-            if let Some(active) = &entry.active {
-                let there = &active.known.definition;
-                let same = (&there.schedule, there.missed, &there.event)
-                    == (&definition.schedule, definition.missed, &definition.event);
-                let taken = TimerError::NameTaken { name: name.to_owned(), next: active.next };
-                return if same { Ok(()) } else { Err(taken) };
-            }
-            let record = TimerRecord::Scheduled(Box::new(definition));
-            let expected = expected(entry.revision.max(known));
-            match self.append(&stream, expected, &record).await? {
+            let change = self.scheduling(name, &timer, Taken::Refuse).await?;
+            let Some(mut change) = change else { return Ok(()) };
+            change.revision = change.revision.max(known);
+            match self.append(&change).await? {
                 None => return Ok(()),
                 Some(moved) => known = moved,
             }
@@ -245,17 +228,75 @@ impl Timers {
     ///
     /// Not cancel safe: a dropped future may still cancel the timer. Ask again.
     pub async fn cancel(&self, name: &str) -> Result<bool, TimerError> {
-        let stream = stream_of(name)?;
         loop {
-            let entry = self.entry(&stream).await?;
-            if entry.active.is_none() {
-                return Ok(false);
-            }
-            let record = TimerRecord::Cancelled {};
-            if self.append(&stream, expected(entry.revision), &record).await?.is_none() {
+            let Some(change) = self.cancelling(name).await? else { return Ok(false) };
+            if self.append(&change).await?.is_none() {
                 return Ok(true);
             }
         }
+    }
+
+    /// Returns what to append to make a timer; `None` if the same timer is to fire already.
+    pub(crate) async fn scheduling(
+        &self,
+        name: &str,
+        timer: &NewTimer,
+        taken: Taken,
+    ) -> Result<Option<Change>, TimerError> {
+        let now = self.clock.now();
+        let from = match timer.schedule {
+            Schedule::Once(time) => time.min(now),
+            _ => now,
+        };
+        let (schedule, missed) = (timer.schedule.clone(), timer.missed);
+        let event = Template::of(timer.event.clone());
+        let definition = Definition { schedule, missed, from, event };
+        let stream = stream_of(name)?;
+        check(name, &definition, now)?;
+        let entry = self.entry(&stream).await?;
+        let mut records = Vec::new();
+        if let Some(active) = &entry.active {
+            let there = &active.known.definition;
+            if (&there.schedule, there.missed, &there.event)
+                == (&definition.schedule, definition.missed, &definition.event)
+            {
+                return Ok(None);
+            }
+            match taken {
+                Taken::Refuse => {
+                    let (name, next) = (name.to_owned(), active.next);
+                    return Err(TimerError::NameTaken { name, next });
+                }
+                Taken::Replace => records.push(TimerRecord::Cancelled {}),
+            }
+        }
+        records.push(TimerRecord::Scheduled(Box::new(definition)));
+        self.change(stream, entry.revision, &records).map(Some)
+    }
+
+    /// Returns what to append to cancel a timer; `None` if it is not to fire.
+    pub(crate) async fn cancelling(&self, name: &str) -> Result<Option<Change>, TimerError> {
+        let stream = stream_of(name)?;
+        let entry = self.entry(&stream).await?;
+        if entry.active.is_none() {
+            return Ok(None);
+        }
+        self.change(stream, entry.revision, &[TimerRecord::Cancelled {}]).map(Some)
+    }
+
+    fn change(
+        &self,
+        stream: StreamId,
+        revision: Revision,
+        records: &[TimerRecord],
+    ) -> Result<Change, TimerError> {
+        let mut events = Vec::with_capacity(records.len());
+        for record in records {
+            let mut event = encode_event(stream.clone(), record)?;
+            event.event_time = self.clock.now();
+            events.push(event);
+        }
+        Ok(Change { stream, revision, events })
     }
 
     /// Appends an event later: exactly as it is given, with its id and its event time, as soon as
@@ -290,7 +331,7 @@ impl Timers {
         check(&name, &definition, self.clock.now())?;
         // A conflict says that it was scheduled before.
         let record = TimerRecord::Scheduled(Box::new(definition));
-        self.append(&stream, ExpectedRevision::NoStream, &record).await?;
+        self.append(&self.change(stream, Revision::NONE, &[record])?).await?;
         Ok(name)
     }
 
@@ -335,20 +376,38 @@ impl Timers {
     }
 
     /// Appends to a timer's stream, or returns where that is if it is not as expected.
-    async fn append(
-        &self,
-        stream: &StreamId,
-        expected: ExpectedRevision,
-        record: &TimerRecord,
-    ) -> Result<Option<Revision>, TimerError> {
-        let mut event = encode_event(stream.clone(), record)?;
-        event.event_time = self.clock.now();
-        let append = Append::new([event]).expecting(stream.clone(), expected);
-        match self.log.append(append).await {
+    async fn append(&self, change: &Change) -> Result<Option<Revision>, TimerError> {
+        let append = Append::default();
+        match self.log.append(change.add_to(append)).await {
             Ok(_) => Ok(None),
             Err(AppendError::Conflict(Conflict::Stream { actual, .. })) => Ok(Some(actual)),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What happens to one timer, to be appended where its stream is at a revision.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    stream: StreamId,
+    revision: Revision,
+    events: Vec<NewEvent>,
+}
+
+/// What becomes of a timer that is to fire when another one of its name is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It stays, and the other one is refused.
+    Refuse,
+    /// It is cancelled.
+    Replace,
+}
+
+impl Change {
+    /// Adds this to an append, which then depends on the timer.
+    pub(crate) fn add_to(&self, mut append: Append) -> Append {
+        append.events.extend(self.events.iter().cloned());
+        append.expecting(self.stream.clone(), expected(self.revision))
     }
 }
 
