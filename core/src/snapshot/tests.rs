@@ -32,12 +32,15 @@ struct Worn {
     read: AtomicUsize,
     /// Comes in between asking for the head and reading.
     intruder: Mutex<Option<(StreamId, u8)>>,
+    /// Come to the first stream just before the next appends.
+    rivals: Mutex<Vec<u8>>,
 }
 
 impl Worn {
     fn new(page: usize) -> Self {
         let (id, read) = (LogId::generate(), AtomicUsize::new(0));
-        Self { id, inner: Mutex::default(), page, read, intruder: Mutex::default() }
+        let (intruder, rivals) = (Mutex::default(), Mutex::default());
+        Self { id, inner: Mutex::default(), page, read, intruder, rivals }
     }
 
     fn inner(&self) -> MemoryLog {
@@ -88,6 +91,11 @@ impl EventLog for Worn {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let rival = self.rivals.lock().unwrap().pop();
+        if let Some(value) = rival {
+            let first = encode_event(stream(1), &Added(value)).unwrap();
+            self.inner().append(Append::new([first])).await?;
+        }
         self.inner().append(append).await
     }
 
@@ -329,6 +337,28 @@ fn a_snapshot_is_taken_of_what_was_slow_to_load_and_of_nothing_twice() {
 }
 
 #[test]
+fn a_command_that_lost_the_race_leaves_nothing_of_its_own_in_a_snapshot() {
+    let (log, store) = (Worn::new(3), Unsteady::default());
+    let often = snapshots(&store, 1);
+    log.add(&stream(1), &[1, 2]);
+    *log.rivals.lock().unwrap() = vec![3, 4, 5];
+    let done = run(&log, &often, vec![9]).unwrap();
+    assert_eq!((done.attempts, done.state.count, store.saved()), (4, 6, 4));
+    let plain = || block_on(crate::load(&log, &Tallying::<1>, &stream(1))).unwrap().state;
+    assert_eq!(done.state, plain());
+    // A last attempt that is lost leaves the state that it had read.
+    *log.rivals.lock().unwrap() = vec![6; 20];
+    let error = run(&log, &often, vec![9]).unwrap_err();
+    assert!(matches!(error, ExecuteError::Contended { attempts: 16, .. }), "{error}");
+    for n in 0..store.saved() {
+        let (key, bytes) = store.any(n).unwrap();
+        store.put(key, bytes);
+        let (loaded, origin) = load(&log, &often, 1);
+        assert_eq!((loaded.state, origin.is_snapshot()), (plain(), true), "snapshot {n}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_taken_of_what_a_refused_command_loaded() {
     let (log, store) = (Worn::new(3), Unsteady::default());
     let snapshots = snapshots(&store, 10);
@@ -399,7 +429,7 @@ fn what_was_cleared_is_gone_and_comes_again() {
 
 /// The same fold, with something about it changed.
 macro_rules! changed {
-    ($name:ident, $state:ty, $codec:ty, $shape:expr) => {
+    ($name:ident, $version:literal, $state:ty, $codec:ty, $shape:expr) => {
         struct $name;
 
         impl Decider for $name {
@@ -421,7 +451,7 @@ macro_rules! changed {
         impl Snapshotted for $name {
             type Codec = $codec;
             const NAME: &'static str = "tally";
-            const VERSION: u32 = 1;
+            const VERSION: u32 = $version;
             const SHAPE: Option<TypeShape> = $shape;
         }
     };
@@ -448,10 +478,12 @@ const fn of(name: &'static str) -> TypeUse {
 const COUNT: Field = Field { name: "count", of: of("u64"), serde: "" };
 const DIGEST: Field = Field { name: "digest", of: of("u64"), serde: "" };
 
-changed!(InJson, Tally, Json, None);
-changed!(InAnotherShape, Longer, Bincode, None);
+changed!(InJson, 1, Tally, Json, None);
+changed!(InAnotherShape, 1, Longer, Bincode, None);
+changed!(InTheNextVersion, 2, Longer, Bincode, None);
 changed!(
     Described,
+    1,
     Tally,
     Bincode,
     Some(TypeShape { serde: "", body: Body::Struct(&[COUNT, DIGEST]) })
@@ -478,6 +510,9 @@ fn a_fold_that_is_another_one_reads_all_events_and_says_why() {
     assert!(matches!(shape, NoSnapshot::Shape { stored: 0, .. }), "{shape}");
     let bytes = reason_of(&log, &snapshots, &InAnotherShape);
     assert!(matches!(bytes, NoSnapshot::Decode(_)), "{bytes}");
+    // Nothing is decoded before its version is known.
+    let version = reason_of(&log, &snapshots, &InTheNextVersion);
+    assert!(matches!(version, NoSnapshot::Version { .. }), "{version}");
     assert!(load(&log, &snapshots, 1).1.is_snapshot());
 }
 

@@ -37,7 +37,8 @@ const WAITING_MAX: usize = 64;
 /// Nothing is synced for its own sake. A crash, of the machine too, loses the newest snapshots, and nothing
 /// else. A file that turns out to be damaged is replaced by an empty one.
 ///
-/// Saving hands over and never waits: where 64 snapshots wait already, one is dropped.
+/// Loading reads one row in the caller's thread, as a store reads its log, and waits for no writer. Saving
+/// hands over and never waits: where 64 snapshots wait already, one is dropped.
 /// [`flush`](Self::flush) waits. When the last clone goes, what was handed over is still written.
 #[derive(Clone)]
 pub struct SqliteSnapshots {

@@ -12,4 +12,5 @@ mod index;
 mod model;
 mod races;
 mod retention;
+mod snapshots;
 mod transfer;
