@@ -69,10 +69,9 @@ use crate::timer::TimerError;
 ///
 ///     fn react(&self, state: &State, event: &RecordedEvent) -> Result<Reaction<Did>, ReactError> {
 ///         let order = &event.stream;
-///         let happens = |what, stream| NewEvent::json(stream, EventType::new(what)?, &());
-///         # let happens = |what: &str, stream: StreamId| -> Result<NewEvent, ReactError> {
-///         #     Ok(NewEvent::json(stream, EventType::new(what)?, &())?)
-///         # };
+///         let happens = |what: &str, stream: StreamId| -> Result<NewEvent, ReactError> {
+///             Ok(NewEvent::json(stream, EventType::new(what)?, &())?)
+///         };
 ///         Ok(match (event.event_type.as_str(), state) {
 ///             ("order.placed", State::New) => Reaction::note(Did::AskForPayment)
 ///                 .issue(happens("payment.requested", StreamId::new(format!("payment-{}", order.id()))?)?)
