@@ -46,8 +46,8 @@ pub use views::SnapshotViews;
 /// [`Snapshots::compare`] finds what was forgotten.
 pub trait Snapshotted {
     /// How states are encoded. [`Bincode`](crate::Bincode) is small and fast, and needs a state that
-    /// serde derives without `flatten`, `untagged` or skipped fields; [`Json`](crate::Json) is the other
-    /// choice.
+    /// serde derives without `flatten`, `untagged` or skipped fields, and takes 64 MiB at most;
+    /// [`Json`](crate::Json) is the other choice.
     type Codec: Codec;
 
     /// The frozen name of the fold, another one for each in the program.

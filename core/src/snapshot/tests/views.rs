@@ -1,5 +1,6 @@
 //! Decisions that rest on several views.
 
+use super::steps::{Step, happen, step};
 use super::*;
 use crate::decision::{Decision, View, load_views};
 use crate::name::InvalidName;
