@@ -70,7 +70,7 @@ pub use name::{
 };
 pub use pattern::{EventPattern, InvalidPattern, Matchable, NeverMatches, PatternFault, TextPlace};
 pub use position::{Position, Revision, SchemaVersion};
-pub use query::{Query, QueryItem, Selectable};
+pub use query::{Query, QueryItem, Selectable, flow_of};
 pub use registry::{CheckError, LogFault, LogReport, RegisteredType, Registry, RegistryError};
 #[cfg(feature = "cron")]
 pub use schedule::CronLine;

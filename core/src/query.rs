@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::{NewEvent, RecordedEvent};
+use crate::id::{CorrelationId, EventId};
 use crate::kind::Event;
 use crate::name::{Category, EventType, InvalidName, StreamId, Tag, category_of};
 
@@ -30,7 +31,7 @@ pub struct Query {
 }
 
 /// One alternative of a query. Each part that is not empty narrows it: the event's stream,
-/// category and type must be among those named, and it must carry every tag.
+/// category, type and flow must be among those named, and it must carry every tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueryItem {
@@ -46,6 +47,9 @@ pub struct QueryItem {
     /// All of these tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
+    /// Any of these flows: the event's correlation id or, where it has none, the id of its cause.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<CorrelationId>,
 }
 
 /// What a query looks at in an event. Engines implement it for their own borrowed events.
@@ -56,6 +60,18 @@ pub trait Selectable {
     fn event_type(&self) -> &str;
     /// Returns whether the event carries the tag.
     fn has_tag(&self, tag: &str) -> bool;
+    /// Returns the flow that the event says it belongs to: see [`flow_of`].
+    fn flow(&self) -> Option<CorrelationId>;
+}
+
+/// Returns the flow that an event with these ids belongs to: that of its correlation id or, where
+/// it has none, the one that its cause began. An event that has neither may begin a flow, which is
+/// then called after it.
+pub fn flow_of(
+    correlation_id: Option<CorrelationId>,
+    causation_id: Option<EventId>,
+) -> Option<CorrelationId> {
+    correlation_id.or_else(|| causation_id.map(CorrelationId::from))
 }
 
 impl Selectable for RecordedEvent {
@@ -69,6 +85,10 @@ impl Selectable for RecordedEvent {
 
     fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|t| t.as_str() == tag)
+    }
+
+    fn flow(&self) -> Option<CorrelationId> {
+        flow_of(self.correlation_id, self.causation_id)
     }
 }
 
@@ -84,6 +104,10 @@ impl Selectable for NewEvent {
     fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|t| t.as_str() == tag)
     }
+
+    fn flow(&self) -> Option<CorrelationId> {
+        flow_of(self.correlation_id, self.causation_id)
+    }
 }
 
 /// Returns whether `wanted` is one of the names, or there are none to choose from.
@@ -98,6 +122,8 @@ impl QueryItem {
             && among(&self.categories, category_of(event.stream()))
             && among(&self.types, event.event_type())
             && self.tags.iter().all(|tag| event.has_tag(tag.as_str()))
+            && (self.flows.is_empty()
+                || event.flow().is_some_and(|flow| self.flows.contains(&flow)))
     }
 
     fn is_everything(&self) -> bool {
@@ -105,6 +131,7 @@ impl QueryItem {
             && self.categories.is_empty()
             && self.types.is_empty()
             && self.tags.is_empty()
+            && self.flows.is_empty()
     }
 }
 
@@ -156,6 +183,13 @@ impl Query {
     /// Selects the events that carry all of these tags.
     pub fn tags(tags: impl IntoIterator<Item = Tag>) -> Self {
         Self::item(QueryItem { tags: tags.into_iter().collect(), ..QueryItem::default() })
+    }
+
+    /// Selects the events of any of these flows: those with such a correlation id, and those that
+    /// have none and were caused by the event with that id. The event that began a flow, which often
+    /// gave it its id, is not among them if it has no correlation id itself.
+    pub fn flows(flows: impl IntoIterator<Item = CorrelationId>) -> Self {
+        Self::item(QueryItem { flows: flows.into_iter().collect(), ..QueryItem::default() })
     }
 
     /// Selects what one item selects. An item without parts selects everything.
@@ -266,6 +300,27 @@ mod tests {
         assert!(Query::item(QueryItem::default()).is_all());
         assert!(!Query::all().and_tags([tag("x")]).is_all());
         assert!(serde_json::from_str::<Query>("[{}]").unwrap().is_all());
+    }
+
+    #[test]
+    fn the_flow_is_the_correlation_id_and_else_the_cause() {
+        let (flow, cause) = (CorrelationId::generate(), EventId::generate());
+        let of = |correlation_id, causation_id| {
+            let event = event("a-1", "t", &["x"]);
+            NewEvent { correlation_id, causation_id, ..event }
+        };
+        let query = Query::flows([flow]);
+        assert!(query.matches(&of(Some(flow), Some(cause))));
+        assert!(!query.matches(&of(None, Some(cause))));
+        assert!(!query.matches(&of(None, None)));
+        let caused = Query::flows([CorrelationId::generate(), cause.into()]);
+        assert!(caused.matches(&of(None, Some(cause))));
+        assert!(!caused.matches(&of(Some(flow), Some(cause))), "it has a flow of its own");
+        assert!(!query.clone().and_tags([tag("y")]).matches(&of(Some(flow), None)));
+        let json = serde_json::to_string(&query).unwrap();
+        assert_eq!(json, format!(r#"[{{"flows":["{flow}"]}}]"#));
+        assert_eq!(serde_json::from_str::<Query>(&json).unwrap(), query);
+        assert!(!query.is_all());
     }
 
     #[test]

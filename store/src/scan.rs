@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headwater_core::{
-    CodecId, EventId, Position, ReadError, RecordedEvent, Revision, SchemaVersion, Selectable,
-    Slot, StoredEvent, Timestamp,
+    CodecId, CorrelationId, EventId, Position, ReadError, RecordedEvent, Revision, SchemaVersion,
+    Selectable, Slot, StoredEvent, Timestamp,
 };
 
 use crate::format::frame::{self, FrameHeader, HEADER_BYTES};
@@ -136,6 +136,10 @@ impl Selectable for EventRef<'_> {
 
     fn has_tag(&self, tag: &str) -> bool {
         self.record.has_tag(tag)
+    }
+
+    fn flow(&self) -> Option<CorrelationId> {
+        self.record.flow()
     }
 }
 

@@ -8,6 +8,7 @@ use super::field::Field;
 use super::matcher::{AnyOf, Matcher};
 use super::scalar::Scalar;
 use super::text::TextTest;
+use crate::id::CorrelationId;
 use crate::name::{Category, Tag, category_of};
 use crate::query::{Query, QueryItem};
 
@@ -35,6 +36,7 @@ fn items_of(tree: &Tree, room: usize) -> Vec<QueryItem> {
         types: names(tree.get("type")),
         categories: categories(tree),
         tags: Vec::new(),
+        flows: flows(tree.get("correlationid")),
     };
     // The stream says it already.
     if !item.streams.is_empty() {
@@ -76,6 +78,12 @@ fn exact_names<N: FromStr>(values: &AnyOf) -> Option<Vec<N>> {
         _ => None,
     });
     names.collect()
+}
+
+/// Returns the flows of which the event must be one, or none where that is not known.
+fn flows(want: Option<&Want>) -> Vec<CorrelationId> {
+    let mut lists = want.into_iter().flat_map(|want| &want.values);
+    lists.find_map(|values| exact_names(values)).unwrap_or_default()
 }
 
 /// Returns the categories that the streams must be of: those that are named, or those of which

@@ -1,7 +1,7 @@
 //! The arguments that select events.
 
 use clap::Args;
-use headwater::{Category, EventType, Query, QueryItem, StreamId, Tag};
+use headwater::{Category, CorrelationId, EventType, Query, QueryItem, StreamId, Tag};
 
 /// Which events. Each option narrows the selection.
 #[derive(Args, Debug)]
@@ -18,6 +18,9 @@ pub(crate) struct Selection {
     /// Only events with this tag; may be repeated, and then all of them are needed
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<Tag>,
+    /// Only events of the flow with this correlation id; may be repeated, and then any of them will do
+    #[arg(long = "flow", value_name = "ID")]
+    flows: Vec<CorrelationId>,
 }
 
 impl Selection {
@@ -28,6 +31,7 @@ impl Selection {
             categories: self.category.iter().cloned().collect(),
             types: self.types.clone(),
             tags: self.tags.clone(),
+            flows: self.flows.clone(),
         })
     }
 }
@@ -46,11 +50,13 @@ fn describe_item(item: &QueryItem) -> String {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         (!names.is_empty()).then(|| format!("{word} {}", names.join(between)))
     }
+    let flows: Vec<String> = item.flows.iter().map(ToString::to_string).collect();
     let parts = [
         part("stream", &item.streams, "|"),
         part("category", &item.categories, "|"),
         part("type", &item.types, "|"),
         part("tag", &item.tags, "+"),
+        part("flow", &flows, "|"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     parts.join(", ")

@@ -10,7 +10,8 @@ use headwater_core::{LogId, Position, Timestamp};
 use super::block::{self, BlockFault, FIELDS_AT};
 use super::{BLOCK_BYTES, array, i64_at, put, u32_at, u64_at};
 
-const MAGIC: [u8; 8] = *b"HWINDEX1";
+/// Files of the first version, which listed no flows, are built anew.
+const MAGIC: [u8; 8] = *b"HWINDEX2";
 const FLAG_DURABLE: u16 = 1;
 
 /// Where the first section begins.

@@ -140,6 +140,14 @@ pub(crate) fn has_tag(bytes: &[u8], tag: &str) -> bool {
     entries(bytes).any(|entry| entry.is_ok_and(|(k, v)| k == TAG && v == tag.as_bytes()))
 }
 
+/// Returns the flow that the metadata says the event belongs to, skipping what is malformed. The
+/// ids stand before everything else.
+pub(crate) fn flow(bytes: &[u8]) -> Option<CorrelationId> {
+    let ids = entries(bytes).map_while(Result::ok).take_while(|(kind, _)| *kind <= CAUSATION);
+    let mut ids = ids.filter_map(|(_, value)| <[u8; 16]>::try_from(value).ok());
+    ids.next().map(CorrelationId::from_bytes)
+}
+
 /// Goes through the tags, skipping what is malformed.
 pub(crate) fn tags(bytes: &[u8]) -> impl Iterator<Item = &str> {
     entries(bytes).filter_map(|entry| match entry {

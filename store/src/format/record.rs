@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use headwater_core::{
-    CodecId, EventId, EventType, NewEvent, Position, RecordedEvent, Revision, SchemaVersion,
-    Selectable, Slot, StreamId, Tag, Timestamp,
+    CodecId, CorrelationId, EventId, EventType, NewEvent, Position, RecordedEvent, Revision,
+    SchemaVersion, Selectable, Slot, StreamId, Tag, Timestamp,
 };
 
 use super::metadata::{self, AppendMark, Metadata, MetadataFault};
@@ -265,6 +265,10 @@ impl Selectable for RecordRef<'_> {
 
     fn has_tag(&self, tag: &str) -> bool {
         metadata::has_tag(self.metadata, tag)
+    }
+
+    fn flow(&self) -> Option<CorrelationId> {
+        metadata::flow(self.metadata)
     }
 }
 

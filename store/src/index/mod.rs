@@ -1,6 +1,6 @@
 //! What is where in one segment: derived from the log and disposable.
 //!
-//! Every stream, category, type, tag and append id is a *term*, a 32-bit hash; the postings of a
+//! Every stream, category, type, tag, flow and append id is a *term*, a 32-bit hash; the postings of a
 //! term list the events that carry it. Hashes collide, so postings only propose: whoever reads
 //! the record compares the names (`KurrentDB` lost a stream to a collision, issue 1030).
 //!
@@ -15,7 +15,9 @@ mod memory;
 mod postings;
 mod select;
 
-use headwater_core::{AppendId, Query, QueryItem, StreamId, Timestamp, category_of};
+use headwater_core::{
+    AppendId, CorrelationId, Query, QueryItem, Selectable, StreamId, Timestamp, category_of,
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::format::frame::{FrameHeader, HEADER_BYTES};
@@ -37,9 +39,10 @@ enum TermKind {
     Append = 5,
     /// The first event of any append that has an id.
     Identified = 6,
+    Flow = 7,
 }
 
-/// The hash of a stream, category, type, tag or append id.
+/// The hash of a stream, category, type, tag, flow or append id.
 pub(crate) type Term = u32;
 
 fn term(kind: TermKind, text: &[u8]) -> Term {
@@ -58,6 +61,7 @@ pub(crate) fn terms<'a>(
     stream: &str,
     event_type: &str,
     tags: impl Iterator<Item = &'a str>,
+    flow: Option<CorrelationId>,
     append: Option<AppendId>,
 ) -> u64 {
     let hash = stream_hash(stream);
@@ -65,6 +69,7 @@ pub(crate) fn terms<'a>(
     out.push(term(TermKind::Category, category_of(stream).as_bytes()));
     out.push(term(TermKind::Type, event_type.as_bytes()));
     out.extend(tags.map(|tag| term(TermKind::Tag, tag.as_bytes())));
+    out.extend(flow.map(|flow| term(TermKind::Flow, flow.as_bytes())));
     if let Some(id) = append {
         out.extend([append_term(id), identified_term()]);
     }
@@ -221,6 +226,7 @@ impl Terms {
             any(TermKind::Stream, &mut item.streams.iter().map(StreamId::as_str)),
             any(TermKind::Category, &mut item.categories.iter().map(AsRef::as_ref)),
             any(TermKind::Type, &mut item.types.iter().map(AsRef::as_ref)),
+            item.flows.iter().map(|flow| term(TermKind::Flow, flow.as_bytes())).collect(),
         ];
         groups
             .extend(item.tags.iter().map(|tag| vec![term(TermKind::Tag, tag.as_str().as_bytes())]));
@@ -253,7 +259,7 @@ pub(crate) fn add_frame(
     let mut found = Vec::new();
     for (at, record, append) in &records {
         found.clear();
-        terms(&mut found, record.stream, record.event_type, record.tags(), *append);
+        terms(&mut found, record.stream, record.event_type, record.tags(), record.flow(), *append);
         index.push(*at, &found);
     }
     Ok(())

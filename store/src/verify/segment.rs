@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use headwater_core::{AppendId, ContentDigest, EventType, Position, Revision, Slot, StreamId};
+use headwater_core::{
+    AppendId, ContentDigest, EventType, Position, Revision, Selectable, Slot, StreamId,
+};
 
 use super::index::{Content, Frame, compare, delta_of, term_of};
 use super::streams::{End, Part, Span, StreamKey};
@@ -264,7 +266,7 @@ impl<'a> Walk<'a> {
         self.terms.clear();
         let append = record.append_mark().map(|mark| mark.id);
         let names = (record.stream, record.event_type);
-        index::terms(&mut self.terms, names.0, names.1, record.tags(), append);
+        index::terms(&mut self.terms, names.0, names.1, record.tags(), record.flow(), append);
         let mut terms = self.terms.iter().map(|&term| u64::from(term) << 32 | delta);
         self.content.streams.extend(terms.next());
         self.content.others.extend(terms);

@@ -274,7 +274,7 @@ fn change_index(path: &PathBuf, change: impl FnOnce(&IndexHeader, &mut [u8])) {
     file[pages..].copy_from_slice(&table);
     put(&mut file, 112, crc32fast::hash(&table).to_le_bytes());
     reseal(&mut file);
-    assert!(block::check(&file, *b"HWINDEX1", 1).is_ok());
+    assert!(block::check(&file, *b"HWINDEX2", 1).is_ok());
     fs::write(path, file).unwrap();
 }
 

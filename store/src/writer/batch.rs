@@ -1,6 +1,6 @@
 //! An append, encoded by its caller before the writer sees it.
 
-use headwater_core::{Append, AppendError, InvalidAppend};
+use headwater_core::{Append, AppendError, InvalidAppend, Selectable};
 
 use crate::format::BLOCK_BYTES;
 use crate::format::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
@@ -56,7 +56,7 @@ impl Batch {
             let tags = event.tags.iter().map(AsRef::as_ref);
             let id = mark.map(|mark| mark.id);
             let (stream, event_type) = (event.stream.as_str(), event.event_type.as_str());
-            let stream_hash = terms(&mut batch.terms, stream, event_type, tags, id);
+            let stream_hash = terms(&mut batch.terms, stream, event_type, tags, event.flow(), id);
             batch.records.push(BatchRecord {
                 start,
                 len: batch.bytes.len() - start,

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use headwater_core::{
-    Append, AppendId, Category, Condition, Direction, Durability, EventLog, EventType,
-    ExpectedRevision, Position, Query, Read, ReadError, RecordedEvent, Revision, StreamId,
-    Timestamp, Visibility,
+    Append, AppendId, Category, Condition, CorrelationId, Direction, Durability, EventId, EventLog,
+    EventType, ExpectedRevision, Position, Query, Read, ReadError, RecordedEvent, Revision,
+    StreamId, Timestamp, Visibility,
 };
 use headwater_store::{Cutoff, Follower, Options, Passing, ReadOnlyStore, Store};
 use pollster::block_on;
@@ -29,6 +29,10 @@ fn types() -> [EventType; 3] {
     ["opened", "changed", "closed"].map(|name| EventType::new(name).unwrap())
 }
 
+fn flow(n: usize) -> CorrelationId {
+    CorrelationId::from_bytes([u8::try_from(n).unwrap(); 16])
+}
+
 /// Queries of every kind over what [`fill`] appends.
 fn queries() -> Vec<Query> {
     let [opened, changed, _] = types();
@@ -41,6 +45,8 @@ fn queries() -> Vec<Query> {
         Query::types([opened.clone()]),
         Query::types([opened.clone(), changed.clone()]),
         Query::tags([tag("t:3")]),
+        Query::flows([flow(3)]),
+        Query::flows([flow(4), flow(7), flow(99)]).and_types([changed.clone()]),
         Query::tags([tag("t:3")]).and_types([changed]),
         Query::tags([tag("t:1"), tag("t:2")]).or(category("user").and_types([opened])),
     ]
@@ -56,6 +62,10 @@ fn fill(store: &Store, count: usize) {
             let category = if n.is_multiple_of(5) { "user" } else { "order" };
             let name = format!("{category}-{}", (n * 31) % 20);
             let mut new = event(&name, types()[n % 3].as_str(), &"x".repeat((n * 17) % 300));
+            // Of the fourth part of the events the cause alone is known.
+            new.correlation_id = (!n.is_multiple_of(4)).then(|| flow(n % 10));
+            new.causation_id =
+                n.is_multiple_of(2).then(|| EventId::from_bytes(*flow(n % 9).as_bytes()));
             new.tags = vec![tag(&format!("t:{}", n % 6)), tag(&format!("t:{}", n % 4))];
             new
         });
@@ -250,6 +260,17 @@ fn a_bad_index_file_is_built_anew_and_never_believed() {
         assert_eq!(found, expected, "{what}");
         agrees(|read| opened.read_blocking(read));
     }
+    // One of the version that listed no flows.
+    let mut old = good.clone();
+    assert_eq!(old[..8], *b"HWINDEX2");
+    old[7] = b'1';
+    let crc = crc32fast::hash(&old[..4092]);
+    old[4092..4096].copy_from_slice(&crc.to_le_bytes());
+    fs::write(copy.join("log").join(first), old).unwrap();
+    let opened = Store::open(&copy, small()).unwrap();
+    agrees(|read| opened.read_blocking(read));
+    drop(opened);
+    assert_eq!(fs::read(copy.join("log").join(first)).unwrap(), good, "of the version before");
     // An index of the same segment in another life of the store.
     fs::write(copy.join("log").join(second), fs::read(&files[1]).unwrap()).unwrap();
     fs::remove_file(copy.join("log").join(first)).unwrap();

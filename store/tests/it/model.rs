@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use headwater_core::{
-    Append, AppendError, AppendId, Appended, Condition, Durability, EventLog, EventType,
-    ExpectedRevision, MemoryLog, Position, Query, Read, RecordedEvent, Revision, StreamId, Tag,
-    Visibility,
+    Append, AppendError, AppendId, Appended, Condition, CorrelationId, Durability, EventId,
+    EventLog, EventType, ExpectedRevision, MemoryLog, Position, Query, Read, RecordedEvent,
+    Revision, StreamId, Tag, Visibility,
 };
 use headwater_store::{Options, Preallocation, Store};
 use pollster::block_on;
@@ -18,7 +18,7 @@ use crate::damage::copy_store;
 #[derive(Clone, Debug)]
 enum Operation {
     Append {
-        events: Vec<(u8, u8, u8, usize)>,
+        events: Vec<(u8, u8, u8, u8, usize)>,
         expected: Option<(u8, Expectation)>,
         none_since: Option<(u8, u8)>,
         id: Option<u8>,
@@ -37,7 +37,7 @@ enum Expectation {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let event = (0..5_u8, 0..3_u8, 0..8_u8, prop_oneof![0..50_usize, 3_000..5_000_usize]);
+    let event = (0..5_u8, 0..3_u8, 0..8_u8, 0..6_u8, prop_oneof![0..50_usize, 3_000..5_000_usize]);
     let expectation = prop_oneof![
         Just(Expectation::NoStream),
         Just(Expectation::Exists),
@@ -47,7 +47,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let append = (
         prop::collection::vec(event, 1..4),
         prop::option::of((0..5_u8, expectation)),
-        prop::option::of((0..3_u8, 0..5_u8)),
+        prop::option::of((0..4_u8, 0..5_u8)),
         prop::option::of(0..6_u8),
     );
     prop_oneof![
@@ -66,6 +66,21 @@ fn stream_of(n: u8) -> StreamId {
 
 fn type_of(n: u8) -> &'static str {
     ["opened", "moved", "closed"][usize::from(n)]
+}
+
+fn flow_of(n: u8) -> CorrelationId {
+    CorrelationId::from_bytes([n + 1; 16])
+}
+
+/// Correlation and causation id: none, either, or both.
+fn flow_ids(n: u8) -> (Option<CorrelationId>, Option<EventId>) {
+    let cause = Some(EventId::from_bytes([1; 16]));
+    match n {
+        0 | 1 => (None, None),
+        2 | 3 => (Some(flow_of(n - 2)), None),
+        4 => (None, cause),
+        _ => (Some(flow_of(1)), cause),
+    }
 }
 
 /// Tags by bit, so that events share some of them.
@@ -132,6 +147,8 @@ fn queries() -> Vec<Query> {
         Query::tags([tag("t0"), tag("t2")]),
         Query::tags([tag("t1")]).or(Query::stream(stream_of(4))),
         Query::tags([tag("missing")]),
+        Query::flows([flow_of(0)]),
+        Query::flows([flow_of(1), flow_of(2)]).and_tags([tag("t1")]),
     ];
     queries.extend((0..5).map(|n| Query::stream(stream_of(n))));
     queries
@@ -167,9 +184,10 @@ fn run(durability: Durability, operations: Vec<Operation>, limit: usize) {
     for operation in operations {
         match operation {
             Operation::Append { events, expected, none_since, id } => {
-                let events = events.into_iter().map(|(s, t, tags, size)| {
+                let events = events.into_iter().map(|(s, t, tags, flow, size)| {
                     let mut event = event(stream_of(s).as_str(), type_of(t), &"x".repeat(size));
                     event.tags = tags_of(tags);
+                    (event.correlation_id, event.causation_id) = flow_ids(flow);
                     event
                 });
                 let mut append = Append::new(events);
@@ -188,7 +206,10 @@ fn run(durability: Durability, operations: Vec<Operation>, limit: usize) {
                 if let Some((bit, back)) = none_since {
                     let head = block_on(model.head(Visibility::Committed)).unwrap();
                     let after = Position::new(head.get().saturating_sub(back.into()));
-                    let query = Query::tags([tag(&format!("t{bit}"))]);
+                    let query = match bit {
+                        3 => Query::flows([flow_of(0)]),
+                        bit => Query::tags([tag(&format!("t{bit}"))]),
+                    };
                     let condition: Condition = append.condition.clone();
                     append = append.under(condition.and_no_events(query, after));
                 }

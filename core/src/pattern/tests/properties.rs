@@ -16,6 +16,8 @@ const TEXTS: [&str; 8] = ["", "a", "ab", "B", "aB", "x*y", "10.0.0.1", "11.0.0.1
 const KEYS: [&str; 3] = ["a", "b", "c"];
 const TYPES: [&str; 3] = ["a.x", "a.y", "b.x"];
 const STREAMS: [&str; 3] = ["cat-1", "cat-2", "dog-1"];
+const FLOWS: [&str; 2] =
+    ["9f0c2ab1-7d5e-4c4b-8a6f-0d6c1f7f3a10", "018f0000-0000-7000-8000-000000000001"];
 const TAGS: [&str; 3] = ["a", "ab", "B"];
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -117,7 +119,7 @@ fn metadata() -> impl Strategy<Value = (&'static str, Value)> {
         2 => (Just("tags"), list(&TAGS)),
         1 => (Just("tags"), absent()),
         1 => (Just("partitionkey"), prop_oneof![list(&["k", "l"]), absent()]),
-        1 => (Just("correlationid"), prop_oneof![Just(json!([{"exists": true}])), absent()]),
+        2 => (Just("correlationid"), prop_oneof![list(&FLOWS), Just(json!([{"exists": true}])), absent()]),
         1 => (Just("causationid"), prop_oneof![Just(json!([{"prefix": "0"}])), absent()]),
         1 => (Just("schemaversion"), prop_oneof![range().prop_map(|r| json!([{"numeric": r}])), (0..3).prop_map(|v| json!([v]))]),
         1 => (Just("time"), Just(json!([{"prefix": "1970"}]))),
@@ -142,7 +144,7 @@ fn random_event() -> impl Strategy<Value = NewEvent> {
     let payload = (select(&[0, 1, 1, 1, 1, 1, 1][..]), data(), option::weighted(0.05, 1..4_usize));
     let rest = (
         option::of(select(&["k", "l"][..])),
-        any::<(bool, bool)>(),
+        (option::of(select(&FLOWS[..])), any::<bool>()),
         0..3_u16,
         vec((select(&["h", "i"][..]), select(&["a", "b"][..])), 0..3),
         0..2_i64,
@@ -160,7 +162,7 @@ fn random_event() -> impl Strategy<Value = NewEvent> {
         );
         event.tags = names.2.into_iter().map(|tag| Tag::new(tag).unwrap()).collect();
         event.key = rest.0.map(|key| Key::new(key).unwrap());
-        event.correlation_id = rest.1.0.then(CorrelationId::generate);
+        event.correlation_id = rest.1.0.map(|id| CorrelationId::from_uuid(id.parse().unwrap()));
         event.causation_id = rest.1.1.then(EventId::generate);
         event.schema_version = SchemaVersion::new(rest.2);
         for (name, value) in rest.3 {

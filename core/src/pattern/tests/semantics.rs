@@ -428,6 +428,12 @@ fn the_query_is_as_narrow_as_the_index_can_be() {
         query(json!({"tags": ["a"], "$or": [{"tags": ["b"]}, {"tags": ["c"]}]})),
         json!([{"tags": ["a", "b"]}, {"tags": ["a", "c"]}])
     );
+    let flow = "9f0c2ab1-7d5e-4c4b-8a6f-0d6c1f7f3a10";
+    assert_eq!(
+        query(json!({"correlationid": [flow], "type": ["a"]})),
+        json!([{"types": ["a"], "flows": [flow]}])
+    );
+    assert_eq!(query(json!({"correlationid": [{"prefix": "9f0c"}]})), json!([]));
     // The beginning of a stream's name tells its category.
     assert_eq!(
         query(json!({"stream": [{"prefix": "order-2026"}, {"wildcard": "cart-*-x"}]})),
