@@ -51,7 +51,8 @@ pub struct NewTimer {
     /// What becomes of ticks that were missed.
     pub missed: Missed,
     /// What it appends. Each tick's event has an id of its own, the tick's time as its event time,
-    /// and the event that made the timer as its cause if none is given here.
+    /// and the event that made the timer as its cause if none is given here. The event that makes the
+    /// timer belongs to the same flow as this one, by correlation and causation id.
     pub event: NewEvent,
 }
 
@@ -294,6 +295,10 @@ impl Timers {
         for record in records {
             let mut event = encode_event(stream.clone(), record)?;
             event.event_time = self.clock.now();
+            if let TimerRecord::Scheduled(definition) = record {
+                // Whoever asked for the event later asked for the timer.
+                (event.correlation_id, event.causation_id) = definition.event.flow();
+            }
             events.push(event);
         }
         Ok(Change { stream, revision, events })

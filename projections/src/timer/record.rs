@@ -133,6 +133,11 @@ impl Template {
         Self { given: Some(given), ..Self::of(event) }
     }
 
+    /// Returns correlation and causation id, as they were given.
+    pub(super) fn flow(&self) -> (Option<CorrelationId>, Option<EventId>) {
+        (self.correlation_id, self.causation_id)
+    }
+
     /// Makes the event of a tick of the timer that was made by the event `scheduled`.
     pub(super) fn event(&self, scheduled: EventId, due: Timestamp) -> NewEvent {
         let own = || Given { id: tick(scheduled, due), time: due };

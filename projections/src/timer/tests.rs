@@ -385,6 +385,26 @@ fn an_event_is_delivered_later_as_it_was_given_and_once() {
 }
 
 #[test]
+fn making_a_timer_belongs_to_the_flow_of_its_event() {
+    let mut world = World::new();
+    let flow = headwater_core::CorrelationId::generate();
+    for (name, cause) in [("caused", Some(EventId::generate())), ("begun", None)] {
+        let mut asked = event(&format!("out-{name}"));
+        (asked.correlation_id, asked.causation_id) = (Some(flow), cause);
+        let timer = NewTimer::new(Schedule::Once(at(5)), asked);
+        block_on(world.timers().schedule(name, timer)).unwrap();
+        world.set(at(5));
+        world.settle();
+        let read = Read::forward(Query::flows([flow]), Position::START);
+        let found = block_on(world.log.log.read(read)).unwrap().events;
+        let [.., made, fired] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(made.event_type.as_str(), "headwater.timer.scheduled");
+        assert_eq!(made.causation_id, cause);
+        assert_eq!(fired.causation_id, cause.or(Some(made.id)));
+    }
+}
+
+#[test]
 fn a_moment_that_has_passed_fires_at_once() {
     let mut world = World::new();
     world.set(at(100));
