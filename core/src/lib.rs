@@ -14,6 +14,7 @@ mod decider;
 mod decision;
 mod event;
 mod execute;
+mod flow;
 mod fold;
 mod group;
 mod id;
@@ -47,6 +48,7 @@ pub use decider::Decider;
 pub use decision::{Decided, Decision, Known, LoadViewsError, View, Views, decide, load_views};
 pub use event::{DELIVER_AFTER, NewEvent, RecordedEvent};
 pub use execute::{ExecuteError, ExecuteOptions, Executed, LoadError, Loaded, execute, load};
+pub use flow::{Cause, Flow, FlowEvent, FlowStep, TraceOptions, trace_flow};
 pub use fold::{FoldError, Folded, Until, fold};
 pub use group::{
     CAUSE_BYTES_MAX, Generation, GroupChange, GroupCommit, GroupDefinition, GroupError, GroupId,

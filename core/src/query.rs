@@ -187,7 +187,8 @@ impl Query {
 
     /// Selects the events of any of these flows: those with such a correlation id, and those that
     /// have none and were caused by the event with that id. The event that began a flow, which often
-    /// gave it its id, is not among them if it has no correlation id itself.
+    /// gave it its id, is not among them if it has no correlation id itself;
+    /// [`trace_flow`](crate::trace_flow) finds that too.
     pub fn flows(flows: impl IntoIterator<Item = CorrelationId>) -> Self {
         Self::item(QueryItem { flows: flows.into_iter().collect(), ..QueryItem::default() })
     }
