@@ -15,4 +15,5 @@ mod repair;
 mod retention;
 mod streams;
 mod support;
+mod trace;
 mod transfer;

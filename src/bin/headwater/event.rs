@@ -161,7 +161,7 @@ fn line(event: &RecordedEvent) -> Result<String, Failure> {
 }
 
 /// An object, or pairs where a name stands more than once.
-struct HeadersJson<'a>(&'a Headers);
+pub(crate) struct HeadersJson<'a>(pub(crate) &'a Headers);
 
 impl Serialize for HeadersJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -29,6 +29,7 @@ mod selection;
 mod stat;
 mod streams;
 mod tail;
+mod trace;
 mod transfer;
 mod verify;
 
@@ -59,6 +60,7 @@ enum Command {
     Tail(tail::Args),
     Read(read::Args),
     Streams(streams::Args),
+    Trace(trace::Args),
     Groups(groups::Args),
     Parked(parked::Args),
     Backup(backup::Args),
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Streams(args) => streams::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Groups(args) => groups::run(&args),
         Command::Parked(args) => parked::run(&args),
         Command::Backup(args) => backup::run(&args),

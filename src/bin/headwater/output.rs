@@ -55,6 +55,23 @@ pub(crate) fn ago(time: Timestamp) -> String {
     format!("{count} {unit} ago")
 }
 
+/// Returns how long something took, in the two units that say most.
+pub(crate) fn span(took: Duration) -> String {
+    let (seconds, nanos) = (took.as_secs(), took.subsec_nanos());
+    let two = |unit: u64, name: &str, below: u64, small: &str| {
+        format!("{} {name} {} {small}", seconds / unit, seconds % unit / below)
+    };
+    match seconds {
+        0 if nanos < 1_000_000 => format!("{} µs", nanos / 1_000),
+        0 if nanos < 10_000_000 => format!("{}.{} ms", nanos / 1_000_000, nanos / 100_000 % 10),
+        0 => format!("{} ms", nanos / 1_000_000),
+        1..60 => format!("{seconds}.{} s", nanos / 100_000_000),
+        60..3_600 => two(60, "min", 1, "s"),
+        3_600..86_400 => two(3_600, "h", 60, "min"),
+        _ => two(86_400, "d", 3_600, "h"),
+    }
+}
+
 /// Returns a size with a unit, such as `1.5 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut unit = "B";
@@ -211,6 +228,23 @@ mod tests {
             assert_eq!(rate(number, "x", second), text);
         }
         assert_eq!(per_second(3, Duration::ZERO), 3_000_000_000);
+    }
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        let micros = Duration::from_micros;
+        for (took, text) in [
+            (Duration::from_nanos(999), "0 µs"),
+            (micros(350), "350 µs"),
+            (micros(1_290), "1.2 ms"),
+            (micros(12_900), "12 ms"),
+            (micros(1_960_000), "1.9 s"),
+            (Duration::from_secs(125), "2 min 5 s"),
+            (Duration::from_secs(7_260), "2 h 1 min"),
+            (Duration::from_secs(180_000), "2 d 2 h"),
+        ] {
+            assert_eq!(span(took), text);
+        }
     }
 
     #[test]
