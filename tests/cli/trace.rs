@@ -278,6 +278,43 @@ fn tracing_beside_a_writer_sees_what_it_has_committed_and_changes_nothing() {
 }
 
 #[test]
+fn a_flow_is_found_across_segments_and_without_what_retention_removed() {
+    let place = Place::with("");
+    let store = place.open();
+    let big = |number: u64, cause: Option<u64>| {
+        let name = headwater::EventType::new("t").unwrap();
+        let event = NewEvent::json(stream("s", number), name, &"x".repeat(14_000)).unwrap();
+        let ids = (id(number).parse().unwrap(), cause.map(|cause| id(cause).parse().unwrap()));
+        NewEvent { id: ids.0, causation_id: ids.1, ..event }
+    };
+    // Four in a segment; each third one was caused by the third one before.
+    for n in 1..=12 {
+        let cause = (n % 3 == 1 && n > 1).then(|| n - 3);
+        store.append_blocking(Append::new([big(n, cause)])).unwrap();
+    }
+    store.close().unwrap();
+    let positions = |run: &crate::support::Run| -> Vec<(u64, u64)> {
+        assert_eq!(run.code, 0, "{run:?}");
+        let flow = &run.json()[0];
+        let events = flow["events"].as_array().unwrap().iter();
+        let of = |e: &Value| (e["position"].as_u64().unwrap(), e["depth"].as_u64().unwrap());
+        events.map(of).collect()
+    };
+    for asked in [1, 7, 10] {
+        let whole = place.look("trace", &[&id(asked), "--json"]);
+        assert_eq!(positions(&whole), [(1, 0), (4, 1), (7, 2), (10, 3)]);
+    }
+    let removed = place.look("retention", &["--through", "4", "--apply"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    for asked in [4, 10] {
+        let rest = place.look("trace", &[&id(asked), "--json"]);
+        assert_eq!(positions(&rest), [(7, 0), (10, 1)], "4 is known as a cause");
+        assert_eq!(rest.json()[0]["events"][0]["missing_cause"], id(4));
+    }
+    place.look("trace", &[&id(1)]).fails(2, &["nothing in the log has the id"]);
+}
+
+#[test]
 fn a_flow_that_damage_may_cut_short_is_shown_and_the_damage_told() {
     let place = branching();
     assert_eq!(place.append(&event(6, "s-6")).code, 0);
