@@ -58,6 +58,7 @@ mod group;
 #[cfg(feature = "sqlite")]
 mod journal;
 mod lag;
+mod meters;
 mod panic;
 mod process;
 mod projection;
@@ -102,9 +103,9 @@ pub use drift::{
 };
 pub use gate::{GatedLog, HighWater, Level, Overflow};
 pub use group::{
-    ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupOptions, GroupPhase, GroupStatus,
-    Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received, Run,
-    Settlement, ShareGroup, ShareOptions, WorkerStatus,
+    ConsumerError, ConsumerGroup, Delivery, FailurePolicy, GroupCounts, GroupOptions, GroupPhase,
+    GroupStatus, Hopeless, IdempotencyKey, Member, MemberStatus, Receipt, ReceiptError, Received,
+    Run, Settlement, ShareGroup, ShareOptions, WorkerStatus,
 };
 #[cfg(feature = "sqlite")]
 pub use journal::SqliteJournal;

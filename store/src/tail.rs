@@ -263,6 +263,11 @@ impl LogTail {
         begun.map_err(|error| TailError::Broken(Arc::new(error)))
     }
 
+    /// Returns whether everything that was written is durable.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.unsynced_since.is_none()
+    }
+
     /// Makes everything written durable, with one call if there is anything.
     pub(crate) fn sync(&mut self) -> Result<(), TailError> {
         if self.unsynced_since.is_some() {

@@ -210,7 +210,7 @@ impl<R: BatchReactor> Drive<R> {
     fn settle(&self, batch: Batch) {
         for Progress { run, done, failed } in batch.runs {
             let Some(error) = failed else {
-                self.count(done, || run.ack_first(done));
+                self.crew.count(done as u64, || run.ack_first(done));
                 continue;
             };
             let event = run.events().nth(done).map(|event| event.position);
@@ -219,21 +219,9 @@ impl<R: BatchReactor> Drive<R> {
                 attempt: run.attempt(done),
                 error: Arc::clone(&error.source),
             };
-            self.crew.status().send_modify(|status| {
-                status.failed += 1;
-                status.last_failure = Some(failure);
-            });
-            self.count(done, || run.fail_after_first(done, &error));
+            self.crew.note(failure);
+            self.crew.count(done as u64, || run.fail_after_first(done, &error));
         }
-    }
-
-    /// Settles and counts in one step: whoever is told how far the group is finds it counted.
-    fn count(&self, done: usize, settle: impl FnOnce() -> Settlement) {
-        self.crew.status().send_modify(|status| {
-            if settle() == Settlement::Counted {
-                status.reacted += done as u64;
-            }
-        });
     }
 }
 

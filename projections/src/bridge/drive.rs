@@ -17,6 +17,7 @@ use super::{Message, Target};
 use crate::clock::sleep_until;
 use crate::commits::Commits;
 use crate::group::{Delivery, Member, Settlement};
+use crate::meters::BridgeMeters;
 
 pub(super) struct Drive<T> {
     pub(super) target: Arc<T>,
@@ -32,6 +33,7 @@ pub(super) struct Drive<T> {
     pub(super) commits: Commits,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) status: Arc<watch::Sender<BridgeStatus>>,
+    pub(super) meters: BridgeMeters,
 }
 
 /// What came of an event.
@@ -131,7 +133,10 @@ impl<T: Target> Drive<T> {
             self.circuit.answered(epoch, position);
             // In one step: whoever is told how far the group is finds it counted.
             self.status.send_modify(|status| {
-                status.forwarded += u64::from(delivery.ack() == Settlement::Counted);
+                if delivery.ack() == Settlement::Counted {
+                    status.forwarded += 1;
+                    self.meters.forwarded.increment(1);
+                }
                 if self.circuit.open_until().is_none() {
                     status.enter(BridgePhase::Running);
                 }
@@ -162,6 +167,12 @@ impl<T: Target> Drive<T> {
     }
 
     fn note(&self, failure: BridgeFailure, opened: Option<Duration>) {
+        match &failure.error {
+            SendError::Refused(_) => &self.meters.refused,
+            SendError::Failed { .. } => &self.meters.failed,
+            SendError::Unavailable { .. } => &self.meters.unavailable,
+        }
+        .increment(1);
         self.status.send_modify(|status| {
             match &failure.error {
                 SendError::Refused(_) => status.refused += 1,

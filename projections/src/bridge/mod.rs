@@ -26,6 +26,7 @@ pub use self::error::SendError;
 pub use self::status::{BridgeFailure, BridgePhase, BridgeStatus, BridgeStop};
 use crate::commits::Commits;
 use crate::group::{ConsumerError, ConsumerGroup, IdempotencyKey};
+use crate::meters::BridgeMeters;
 use crate::retry::Backoff;
 use crate::wait::WaitError;
 
@@ -134,6 +135,7 @@ impl Bridge {
             commits: Commits::default(),
             stopping,
             status: Arc::clone(&status),
+            meters: BridgeMeters::new(name),
         };
         let task = tokio::spawn(drive.run());
         Ok(BridgeHandle { group: group.clone(), name: name.into(), stop, status, task: Some(task) })

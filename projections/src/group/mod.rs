@@ -32,6 +32,7 @@ use headwater_core::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::coordinator::GroupCounts;
 pub(crate) use self::coordinator::Room;
 pub use self::delivery::{Delivery, IdempotencyKey, Settlement};
 pub use self::error::ConsumerError;
@@ -439,6 +440,7 @@ impl ConsumerGroup {
                 scanned: group.scanned(),
                 head,
                 generation: group.generation(),
+                counts: group.counts(),
             }
         }))
     }

@@ -19,6 +19,7 @@ use super::commit::CommitPlan;
 use super::coordinator::{Coordinator, MemberId, Phase, Rules, Wake};
 use super::delivery::Settlement;
 use super::error::ConsumerError;
+use crate::meters::{self, GroupMeters};
 use crate::retry::Backoff;
 
 /// How far a group is, for those who wait for it.
@@ -56,6 +57,7 @@ pub(super) struct Shared {
     pub(super) reader: Notify,
     pub(super) reader_restart: Notify,
     reached: watch::Sender<Reached>,
+    pub(super) meters: GroupMeters,
     /// What each task waits out; one may recover while the other does not.
     stalled: Mutex<BTreeMap<Task, ConsumerError>>,
 }
@@ -110,6 +112,7 @@ impl Shared {
             reader: Notify::new(),
             reader_restart: Notify::new(),
             reached: watch::Sender::new(Reached { floor, over: None }),
+            meters: GroupMeters::new(options.name.as_str()),
             stalled: Mutex::default(),
         }
     }
@@ -121,7 +124,11 @@ impl Shared {
     /// Does something with the coordinator and then wakes whom it concerns.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Coordinator) -> T) -> T {
         let mut coordinator = lock(&self.coordinator);
+        let before = coordinator.counts();
         let result = work(&mut coordinator);
+        if meters::ON {
+            self.meters.add(&before, &coordinator.counts());
+        }
         let wake = coordinator.take_wake();
         let floor = coordinator.floor();
         let over = self.over(&coordinator);
@@ -228,6 +235,7 @@ impl Shared {
         for commit in plan.commits() {
             let change = GroupChange::Commit(commit);
             if let Err(error) = self.log.change_group(&self.name, change).await {
+                self.meters.not_committed(matches!(error, GroupError::Fenced { .. }));
                 let error = self.refused(error);
                 if !self.waits_out(&error) {
                     self.stop(error.clone());
@@ -238,6 +246,7 @@ impl Shared {
                 }
                 return Err(error);
             }
+            self.meters.committed();
         }
         self.with(|group| group.committed(plan));
         Ok(())

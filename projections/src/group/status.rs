@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use headwater_core::{Generation, GroupName, Position, SharedGroup, Worker, WorkerId};
 
+use super::coordinator::GroupCounts;
 use super::error::ConsumerError;
 
 /// What a group is doing, measured against the log's head.
@@ -105,4 +106,6 @@ pub struct GroupStatus {
     pub head: Position,
     /// The newest ownership.
     pub generation: Generation,
+    /// What has happened in this process since the group was opened.
+    pub counts: GroupCounts,
 }

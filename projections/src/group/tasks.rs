@@ -14,6 +14,8 @@ use super::shared::{Shared, Task};
 use super::worker::Worker;
 use crate::clock::later;
 use crate::clock::sleep_until;
+use crate::lag::Lag;
+use crate::meters;
 use crate::retry::Backoff;
 
 /// How long to wait before trying again what the log has refused for now.
@@ -130,7 +132,27 @@ async fn write(
         return Ok(());
     }
     *floors_at = later(Instant::now(), shared.floor_interval);
+    if meters::ON {
+        gauge(shared).await;
+    }
     store_floors(shared).await
+}
+
+/// Measures what is too much to measure with each event.
+async fn gauge(shared: &Shared) {
+    let (floor, (buffered, in_flight), parked, members) =
+        shared.with(|group| (group.floor(), group.load(), group.parked().len(), group.members()));
+    let number = |number: usize| meters::as_f64(number as u64);
+    shared.meters.buffered.set(number(buffered));
+    shared.meters.in_flight.set(number(in_flight));
+    shared.meters.parked_sequences.set(number(parked));
+    shared.meters.members.set(number(members.len()));
+    shared.meters.slots.set(number(members.iter().map(|member| member.slots).sum()));
+    let exact = shared.shape.query().is_all();
+    // What the log does not say is met by whoever reads it.
+    if let Ok(lag) = Lag::measure(&*shared.log, floor, exact, shared.visibility).await {
+        shared.meters.lag(&lag);
+    }
 }
 
 async fn store_floors(shared: &Shared) -> Result<(), ConsumerError> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::status::{ReactorStatus, ReactorStop};
+use super::status::{ReactorFailure, ReactorStatus, ReactorStop};
 use crate::clock::later;
-use crate::group::{ConsumerError, ConsumerGroup, Member};
+use crate::group::{ConsumerError, ConsumerGroup, Member, Settlement};
+use crate::meters::ReactorMeters;
 
 /// The crew of a reactor: told to stop together, and counted together.
 #[derive(Clone, Debug)]
@@ -16,6 +17,7 @@ pub(crate) struct Crew {
     stop: Arc<watch::Sender<bool>>,
     stopping: watch::Receiver<bool>,
     status: Arc<watch::Sender<ReactorStatus>>,
+    meters: ReactorMeters,
     heartbeat: Duration,
 }
 
@@ -32,11 +34,31 @@ impl Crew {
         }
         let (stop, stopping) = watch::channel(false);
         let (stop, status) = (Arc::new(stop), Arc::default());
-        Ok((Self { stop, stopping, status, heartbeat: group.heartbeat() }, joined))
+        let (meters, heartbeat) = (ReactorMeters::new(name), group.heartbeat());
+        Ok((Self { stop, stopping, status, meters, heartbeat }, joined))
     }
 
     pub(crate) fn status(&self) -> &watch::Sender<ReactorStatus> {
         &self.status
+    }
+
+    /// Settles and counts in one step: whoever is told how far the group is finds it counted.
+    pub(crate) fn count(&self, events: u64, settle: impl FnOnce() -> Settlement) {
+        self.status.send_modify(|status| {
+            if settle() == Settlement::Counted {
+                status.reacted += events;
+                self.meters.reacted.increment(events);
+            }
+        });
+    }
+
+    /// Notes a reaction that failed.
+    pub(crate) fn note(&self, failure: ReactorFailure) {
+        self.meters.failed.increment(1);
+        self.status.send_modify(|status| {
+            status.failed += 1;
+            status.last_failure = Some(failure);
+        });
     }
 
     /// Tells everybody to stop.

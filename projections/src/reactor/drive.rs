@@ -79,19 +79,12 @@ impl<R: Reactor> Drive<R> {
         let reacted = self.react(&delivery, waiting).await;
         let reacted = reacted.map_err(|message| ReactorStop::Panicked { position, message })?;
         let Err(error) = reacted else {
-            // In one step: whoever is told how far the group is finds it counted.
-            self.crew.status().send_modify(|status| {
-                status.reacted += u64::from(delivery.ack() == Settlement::Counted);
-            });
+            self.crew.count(1, || delivery.ack());
             return Ok(());
         };
         let attempt = delivery.attempt();
         tracing::warn!(%position, attempt, %error, "a reaction failed");
-        self.crew.status().send_modify(|status| {
-            status.failed += 1;
-            status.last_failure =
-                Some(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
-        });
+        self.crew.note(ReactorFailure { position, attempt, error: Arc::clone(&error.source) });
         match error.retry_after {
             Some(delay) => delivery.fail_after(&error, delay),
             None => delivery.fail(&error),

@@ -23,6 +23,7 @@ pub(crate) use self::worker::Worker;
 use crate::checkpoint::{Checkpoint, CheckpointMismatch, ProjectionId};
 use crate::clock::later;
 use crate::lag::Lag;
+use crate::meters::ProjectionMeters;
 use crate::projection::Projection;
 use crate::retry::Backoff;
 use crate::wait::WaitError;
@@ -169,6 +170,7 @@ impl ProjectionRunner {
             log_failures: 0,
             behind,
             view,
+            meters: ProjectionMeters::new(&name),
             requests,
             pending: None,
             paused: false,

@@ -14,6 +14,8 @@ use super::throttle::Throttle;
 use super::worker::Worker;
 use crate::checkpoint::{event_at, last_event};
 use crate::clock::later;
+use crate::lag::Lag;
+use crate::meters::{self, ProjectionMeters};
 use crate::projection::Projection;
 
 /// What the handle asks of the task.
@@ -58,6 +60,7 @@ pub(super) struct Task<P: Projection> {
     /// What it does while it is behind: catch up, or rebuild.
     pub(super) behind: ProjectionStatus,
     pub(super) view: watch::Sender<View>,
+    pub(super) meters: ProjectionMeters,
     pub(super) requests: mpsc::Receiver<Request>,
     /// A request that ended a wait and is to be answered next.
     pub(super) pending: Option<Request>,
@@ -157,7 +160,7 @@ impl<P: Projection> Task<P> {
                 self.pending = Some(request.unwrap_or(Request::Shutdown));
             }
             () = tokio::time::sleep_until(self.throttle.not_before()), if !self.paused => {}
-            () = tokio::time::sleep_until(self.save_at), if unsaved => {}
+            () = tokio::time::sleep_until(self.save_at), if unsaved || meters::ON => {}
         }
     }
 
@@ -191,6 +194,7 @@ impl<P: Projection> Task<P> {
             Ok(worker.flush())
         });
         let flushed = emptied.await.map_err(|cause| RebuildError::Failed(Arc::new(cause)))?;
+        self.meters.rebuilds.increment(1);
         self.cursor = Position::START;
         self.saved = Position::START;
         self.unflushed = flushed.is_err();
@@ -272,8 +276,11 @@ impl<P: Projection> Task<P> {
             }
             self.saved = scanned;
             self.unflushed = true;
+            self.meters.batches.increment(1);
+            self.meters.applied.increment(count);
         }
         self.cursor = scanned;
+        self.meters.position(scanned);
         self.throttle.note(count);
         let status = self.behind.clone();
         self.view.send_modify(|view| {
@@ -295,6 +302,7 @@ impl<P: Projection> Task<P> {
             return Err(cause.after(failures));
         }
         tracing::warn!(projection = %self.name, %cause, failures, "the projection tries again");
+        self.meters.retries.increment(1);
         let delay = self.options.backoff.delay(failures);
         self.set_status(ProjectionStatus::Retrying { failures, cause: Arc::new(cause) });
         tokio::select! {
@@ -319,14 +327,26 @@ impl<P: Projection> Task<P> {
             request = self.requests.recv() => {
                 self.pending = Some(request.unwrap_or(Request::Shutdown));
             }
-            () = tokio::time::sleep_until(self.save_at), if unsaved => {}
+            () = tokio::time::sleep_until(self.save_at), if unsaved || meters::ON => {}
         }
         Ok(())
+    }
+
+    /// Measures how far the read model is behind.
+    async fn gauge(&mut self) {
+        let exact = self.selection.is_all();
+        // What the log does not say is met by whoever reads it.
+        if let Ok(lag) = Lag::measure(&*self.log, self.cursor, exact, self.visibility).await {
+            self.meters.lag(&lag);
+        }
     }
 
     /// Saves now and then; what fails there may go better the next time, and loses nothing.
     async fn save_when_due(&mut self) -> Result<(), StopCause> {
         self.save_at = later(Instant::now(), self.options.save_interval);
+        if meters::ON {
+            self.gauge().await;
+        }
         let saved = match self.save().await {
             Ok(()) => self.flush().await,
             failed => failed,

@@ -18,6 +18,7 @@ mod batch;
 mod group;
 mod heads;
 mod import;
+mod meters;
 mod queue;
 mod remembered;
 
@@ -46,6 +47,7 @@ use batch::Batch;
 use group::{Group, Refused, Waiting};
 pub use import::Misplaced;
 pub(crate) use import::{Committed, ImportFault, Standing};
+use meters::{WriterMeters, Written};
 pub(crate) use queue::{ClosesOnDrop, Place, Queue, Taken};
 pub(crate) use remembered::Remembered;
 
@@ -123,6 +125,7 @@ pub(crate) struct Writer {
     view: Arc<View>,
     /// Closed, or poisoned: appends have other errors than conflicts.
     ended: Arc<AtomicBool>,
+    meters: Arc<WriterMeters>,
 }
 
 #[derive(Debug)]
@@ -141,6 +144,7 @@ struct Core {
     group: Group,
     /// The answer to the request of the thread that has the lock.
     answer: Option<Answer>,
+    meters: Arc<WriterMeters>,
 }
 
 impl Writer {
@@ -155,6 +159,7 @@ impl Writer {
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX);
         let group_bytes = quarter.min(group::BYTES_MAX);
         let ended = Arc::new(AtomicBool::new(false));
+        let meters = Arc::new(WriterMeters::new(tail.active().header.store));
         let core = Core {
             tail,
             view: Arc::clone(&view),
@@ -166,13 +171,22 @@ impl Writer {
             group_bytes,
             group,
             answer: None,
+            meters: Arc::clone(&meters),
         };
-        Self { core: Mutex::new(core), view, ended }
+        Self { core: Mutex::new(core), view, ended, meters }
     }
 
     /// Returns the conflict that a request meets, if it stands whatever is written before it:
     /// streams only grow, and events stay. So nobody waits for a sync to be refused.
     pub(crate) fn conflict(&self, request: &Request) -> Option<AppendError> {
+        let conflict = self.conflict_of(request);
+        if conflict.is_some() {
+            self.meters.conflict();
+        }
+        conflict
+    }
+
+    fn conflict_of(&self, request: &Request) -> Option<AppendError> {
         let append = &request.append;
         // The writer knows better: an append that is repeated gets its first result.
         // Pairs with the stores in `Core`.
@@ -368,11 +382,15 @@ impl Core {
         };
         match answer {
             Err(conflict @ AppendError::Conflict(_)) => {
+                self.meters.conflict();
                 let rests_on_group = !self.group.records.is_empty();
                 let lent = (append, batch);
                 self.group.refused.push(Refused { asker, conflict, rests_on_group, lent });
             }
-            answer => asker.tell(answer, Some((append, batch)), &mut self.answer),
+            answer => {
+                self.meters.failed(usize::from(answer.is_err()));
+                asker.tell(answer, Some((append, batch)), &mut self.answer);
+            }
         }
     }
 
@@ -441,7 +459,17 @@ impl Core {
 
     fn commit_group(&mut self) -> Result<(), AppendError> {
         let first = self.tail.next();
+        let segment = self.tail.active().header.id;
         let result = self.write_group();
+        match result {
+            Ok(()) => self.meters.wrote(Written {
+                events: self.group.records.len(),
+                bytes: self.group.frame.len(),
+                head: self.tail.next().previous(),
+                begins_segment: self.tail.active().header.id != segment,
+            }),
+            Err(_) => self.meters.failed(self.group.waiting.len()),
+        }
         if self.poison.is_none() || planted(Bug::ShowAfterFailedSync) {
             // Going over to another segment has synced, even where it failed then.
             self.publish();
@@ -490,7 +518,7 @@ impl Core {
         self.group.note_heads(first);
         self.group.drop_lent();
         if sync {
-            self.tail.sync().map_err(|error| self.broken(error))?;
+            self.sync()?;
         }
         let group = &self.group;
         let narrow = |offset: u64| u32::try_from(offset).expect("a segment has less than 4 GiB");
@@ -519,9 +547,17 @@ impl Core {
         if let Some(cause) = &self.poison {
             return Err(AppendError::Poisoned(Arc::clone(cause)));
         }
-        self.tail.sync().map_err(|error| self.broken(error))?;
+        self.sync()?;
         self.publish();
         Ok(self.tail.durable())
+    }
+
+    fn sync(&mut self) -> Result<(), AppendError> {
+        if self.tail.is_synced() {
+            return Ok(());
+        }
+        let synced = self.meters.sync(|| self.tail.sync());
+        synced.map_err(|error| self.broken(error))
     }
 
     /// Notes that nothing may be written any more.

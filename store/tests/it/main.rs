@@ -9,6 +9,8 @@ mod damage;
 mod follower;
 mod groups;
 mod index;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 mod races;
 mod retention;

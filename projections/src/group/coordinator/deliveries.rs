@@ -68,6 +68,7 @@ impl Coordinator {
         let generation = tracker.generation();
         let taken = tracker.take(position, lease);
         let (event, attempt) = taken.expect("C2: a member's ready events are ready in their slot");
+        self.counts.handed_out(attempt);
         Dispatch { event, slot, generation, attempt, token: lease.token }
     }
 
@@ -110,6 +111,7 @@ impl Coordinator {
     pub(in crate::group) fn ack(&mut self, (slot, at, token): Place, now: Instant) -> bool {
         let running = self.end_lease(slot, at, token, now);
         if running {
+            self.counts.acked += 1;
             self.settle(slot, at, now);
         }
         running
@@ -166,6 +168,7 @@ impl Coordinator {
             let (timer, (slot, position)) = entry.remove_entry();
             if self.slot(slot).tracker.lease(position, timer.token).is_some() {
                 self.landed(slot);
+                self.counts.expired += 1;
                 self.failed(slot, position, LEASE_ENDED.to_owned(), Duration::ZERO, now);
             } else {
                 self.slot_mut(slot).tracker.put_back(position, None);

@@ -32,6 +32,7 @@ impl Coordinator {
     pub(in crate::group) fn release(&mut self, (slot, at, token): Place, now: Instant) -> bool {
         let running = self.end_lease(slot, at, token, now);
         if running {
+            self.counts.released += 1;
             self.slot_mut(slot).tracker.untried(at);
             self.slot_mut(slot).tracker.put_back(at, None);
             self.announce(slot, at, now);
@@ -48,6 +49,7 @@ impl Coordinator {
     ) -> bool {
         let running = self.end_lease(slot, at, token, now);
         if running {
+            self.counts.failed += 1;
             self.dirty.insert(slot);
             self.give_up(slot, at, cause, now);
         }
@@ -78,6 +80,7 @@ impl Coordinator {
         delay: Duration,
         now: Instant,
     ) {
+        self.counts.failed += 1;
         self.dirty.insert(slot);
         let attempts = self.slot(slot).tracker.look(at).map_or(0, |(_, attempts)| attempts);
         let hopeless = self.rules.failure.attempts_max.is_some_and(|max| attempts >= max);
@@ -108,6 +111,7 @@ impl Coordinator {
             Hopeless::Drop => {
                 let group = &self.rules.group;
                 tracing::warn!(%group, position = %at, attempts, %cause, "an event is dropped");
+                self.counts.dropped += 1;
                 self.settle(slot, at, now);
             }
             Hopeless::Stop => {
@@ -121,6 +125,7 @@ impl Coordinator {
     fn set_aside(&mut self, slot: Slot, at: Position, cause: String, now: Instant) {
         let group = &self.rules.group;
         tracing::warn!(%group, position = %at, %cause, "a sequence is parked");
+        self.counts.parked += 1;
         let since = (self.rules.wall)();
         let out = self.slot_mut(slot).tracker.park(at, slot, (cause, since));
         for (position, bytes) in out.events {

@@ -61,6 +61,35 @@ pub(in crate::group) struct Rules {
     pub(in crate::group) among_others: bool,
 }
 
+/// What has happened in a group since it was opened here, delivery by delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupCounts {
+    /// How many events were handed to members, again included.
+    pub delivered: u64,
+    /// How many of these were not the first attempt.
+    pub redelivered: u64,
+    /// How many were acknowledged.
+    pub acked: u64,
+    /// How many attempts failed, expired leases included.
+    pub failed: u64,
+    /// How many deliveries nobody settled in time.
+    pub expired: u64,
+    /// How many deliveries were given back untouched.
+    pub released: u64,
+    /// How many sequences were parked.
+    pub parked: u64,
+    /// How many hopeless events were dropped.
+    pub dropped: u64,
+}
+
+impl GroupCounts {
+    fn handed_out(&mut self, attempt: u32) {
+        self.delivered += 1;
+        self.redelivered += u64::from(attempt > 1);
+    }
+}
+
 /// How far the group has come with its own life.
 #[derive(Clone, Debug)]
 pub(in crate::group) enum Phase {
@@ -200,6 +229,7 @@ pub(in crate::group) struct Coordinator {
     /// Until when the other processes leave to this one what it holds.
     serves_until: Option<Instant>,
     wake: Wake,
+    counts: GroupCounts,
     /// How many leases were started anew.
     #[cfg(test)]
     pub(in crate::group) renewals: usize,
@@ -224,6 +254,7 @@ impl Coordinator {
             timers: BTreeMap::new(),
             asked: None,
             armed: None,
+            counts: GroupCounts::default(),
             open: BTreeSet::new(),
             open_bytes: 0,
             event_bytes: 0,
@@ -237,6 +268,11 @@ impl Coordinator {
             #[cfg(test)]
             renewals: 0,
         }
+    }
+
+    /// Returns what has happened since it was opened.
+    pub(in crate::group) fn counts(&self) -> GroupCounts {
+        self.counts
     }
 
     /// Returns how many deliveries and delays there were.

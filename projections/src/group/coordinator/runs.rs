@@ -84,7 +84,7 @@ impl Coordinator {
     /// Returns the events of its key behind `after` that can go with a delivery, as there is room:
     /// those that could be delivered now, if it were settled.
     pub(in crate::group) fn followers(
-        &self,
+        &mut self,
         (slot, at): (Slot, Position),
         after: Position,
         room: &mut Room,
@@ -92,15 +92,19 @@ impl Coordinator {
     ) -> Vec<Follower> {
         let tracker = &self.slot(slot).tracker;
         let due = |position| tracker.not_before(position).is_none_or(|at| at <= now);
-        tracker
+        let followers = tracker
             .behind(at)
             .skip_while(|open| open.event.position <= after)
             // They are younger than the first one, which was not too old.
             .take_while(|open| {
                 due(open.event.position) && room.take_if_it_fits(open.event.payload.len())
             })
-            .map(|open| (Arc::clone(&open.event), open.attempts.saturating_add(1)))
-            .collect()
+            .map(|open| (Arc::clone(&open.event), open.attempts.saturating_add(1)));
+        let followers: Vec<Follower> = followers.collect();
+        for &(_, attempt) in &followers {
+            self.counts.handed_out(attempt);
+        }
+        followers
     }
 
     /// Settles the first `done` events of a run. Returns false, and does nothing, if its delivery
@@ -122,6 +126,7 @@ impl Coordinator {
         if !self.end_lease(slot, at, token, now) {
             return false;
         }
+        self.counts.acked += done as u64;
         let next = self.settle_first(slot, at, followers.iter().take(last));
         self.dirty.insert(slot);
         if let Some(next) = next {
