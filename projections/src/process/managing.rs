@@ -151,16 +151,22 @@ impl<M: ProcessManager> Managing<M> {
         timed: Timed,
         append: Append,
     ) -> Result<Append, ProcessError> {
-        let full_name = |name: &str| format!("{process}-{name}");
+        // Without a hyphen in it, the name ends at the last one: no two processes share a timer.
+        let full_name = |name: &str| {
+            if name.is_empty() || name.contains('-') {
+                return Err(ProcessError::TimerName { name: name.to_owned() });
+            }
+            Ok(format!("{process}-{name}"))
+        };
         let change = match timed {
             Timed::At(name, time, mut due) => {
                 // Its cause is the making of the timer, whose cause is the event.
                 let flow = event.correlation_id.unwrap_or_else(|| event.id.into());
                 due.correlation_id.get_or_insert(flow);
                 let new = NewTimer::new(Schedule::Once(time), due);
-                self.timers.scheduling(&full_name(&name), &new, Taken::Replace).await?
+                self.timers.scheduling(&full_name(&name)?, &new, Taken::Replace).await?
             }
-            Timed::Cancel(name) => self.timers.cancelling(&full_name(&name)).await?,
+            Timed::Cancel(name) => self.timers.cancelling(&full_name(&name)?).await?,
         };
         Ok(match change {
             Some(change) => change.add_to(append),

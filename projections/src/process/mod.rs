@@ -147,6 +147,12 @@ pub enum ProcessError {
         /// The event.
         position: headwater_core::Position,
     },
+    /// A timer has a name that another process's could have. Give it one without hyphens.
+    #[error("a timer of a process cannot be called {name:?}; give it a name without hyphens")]
+    TimerName {
+        /// The name.
+        name: String,
+    },
     /// The instance cannot be part of a stream's name.
     #[error("a process cannot be called that")]
     Name(#[from] InvalidName),

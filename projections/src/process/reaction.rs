@@ -42,8 +42,8 @@ impl<E> Reaction<E> {
         self
     }
 
-    /// Lets an event appear at a time, unless it is cancelled before. Names are those of this process:
-    /// other instances have timers of the same name. A timer of the name that is to fire at another
+    /// Lets an event appear at a time, unless it is cancelled before. Names are those of this process,
+    /// and have no hyphens: other instances have timers of the same name. A timer of the name that is to fire at another
     /// time is replaced.
     pub fn at(mut self, name: impl Into<String>, time: Timestamp, event: NewEvent) -> Self {
         self.timers.push(Timed::At(name.into(), time, event));

@@ -245,7 +245,7 @@ async fn a_process_that_others_change_meanwhile_is_read_again() {
 #[tokio::test(start_paused = true)]
 async fn a_timer_of_the_same_name_takes_the_place_of_the_one_before() {
     let log = WatchedLog::new();
-    let make = |patience| Managing::new(log.clone(), Again { patience });
+    let make = |patience| Managing::new(log.clone(), Again { patience, name: "overdue" });
     place(&log, vec![event("order-1", "order.placed"), event("order-1", "order.placed")]).await;
     let (all, timers) = (all(&log).await, Timers::new(log.clone()));
     for (event, patience) in all.iter().zip([60 * SECOND, 3_600 * SECOND]) {
@@ -256,9 +256,23 @@ async fn a_timer_of_the_same_name_takes_the_place_of_the_one_before() {
     assert_eq!(timers.list().await.unwrap().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_of_a_timer_that_two_processes_could_have_is_refused() {
+    let log = WatchedLog::new();
+    place(&log, vec![event("order-1", "order.placed")]).await;
+    let placed = all(&log).await.remove(0);
+    for name in ["", "2-overdue"] {
+        let managing = Managing::new(log.clone(), Again { patience: SECOND, name });
+        let error = managing.handle(&placed).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("{name:?}")) && error.contains("hyphens"), "{error}");
+    }
+    assert_eq!(types(&log).await, ["order.placed"]);
+}
+
 /// Waits anew each time.
 struct Again {
     patience: Duration,
+    name: &'static str,
 }
 
 impl ProcessManager for Again {
@@ -276,7 +290,7 @@ impl ProcessManager for Again {
     fn react(&self, (): &(), event: &RecordedEvent) -> Result<Reaction<Did>, ReactError> {
         let due = event.commit_time.saturating_add(self.patience);
         let overdue = issue("order", event.stream.id(), "order.overdue");
-        Ok(Reaction::note(Did::Ask {}).at("overdue", due, overdue))
+        Ok(Reaction::note(Did::Ask {}).at(self.name, due, overdue))
     }
 
     fn evolve(&self, (): (), _: &Did) {}
