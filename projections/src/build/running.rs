@@ -152,7 +152,7 @@ impl<P: Projection, B: Builds<Sink = P::Sink>> RunningBuild<P, B> {
     /// live, this one is at once. Must be called inside a tokio runtime.
     ///
     /// Going back to an older version is the same: its build is still there, catches up, and takes
-    /// over.
+    /// over. With [`Begin::Rebuild`] that build begins anew where it is: who reads it sees it grow.
     ///
     /// # Errors
     ///
