@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headwater_core::{Query, RecordedEvent};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::advance;
 
+use crate::bridge::{Bridge, BridgeOptions, Message, SendError, Target};
 use crate::group::testing::{WatchedLog, append, open_with, options};
 use crate::group::{FailurePolicy, GroupOptions, Hopeless, IdempotencyKey};
 use crate::projection::{ApplyError, Projection};
@@ -140,6 +142,25 @@ fn what_is_dropped_and_not_committed_is_counted() {
     );
 }
 
+#[test]
+fn a_commit_that_is_fenced_is_counted_as_such() {
+    let values = measured(|| async {
+        let log = WatchedLog::new();
+        append(&*log, &["a-1", "a-2"]).await;
+        let old = open_with(&log, options()).await;
+        let mut loser = old.join("loser").await.unwrap();
+        loser.next(1).await.unwrap().pop().unwrap().ack();
+        let new = open_with(&log, options()).await;
+        let mut winner = new.join("winner").await.unwrap();
+        assert_eq!(winner.next(2).await.unwrap().len(), 2);
+        loser.commit().await.unwrap_err();
+        std::mem::forget((old, loser, new, winner));
+    });
+    let values: BTreeMap<_, _> =
+        values.into_iter().filter(|(name, _)| name.contains("_commits_")).collect();
+    assert_eq!(values, expected(&[("group_commits_fenced_total", 1.0)]));
+}
+
 /// Counts events, and refuses one of them once.
 struct Count(bool);
 
@@ -236,4 +257,45 @@ fn what_a_reactor_does_is_counted() {
     let values: BTreeMap<_, _> =
         values.into_iter().filter(|(name, _)| name.starts_with("headwater_reactor")).collect();
     assert_eq!(values, expected(&[("reactor_events_total", 2.0), ("reactor_failures_total", 1.0)]));
+}
+
+/// Refuses the second event; fails at the third and is away at the fourth, once each.
+struct Moody(AtomicU64);
+
+#[async_trait::async_trait]
+impl Target for Moody {
+    async fn send(&self, message: &Message<'_>) -> Result<(), SendError> {
+        let position = message.event.position.get();
+        let first = self.0.fetch_or(1 << position, Ordering::SeqCst) & (1 << position) == 0;
+        match position {
+            2 => Err(SendError::refused("made up")),
+            3 if first => Err(SendError::failed("made up")),
+            4 if first => Err(SendError::unavailable("made up")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn what_a_bridge_does_is_counted() {
+    let values = measured(|| async {
+        let log = WatchedLog::new();
+        let last = append(&*log, &["a-1", "b-1", "c-1", "d-1", "e-1"]).await;
+        let group = open_with(&log, options()).await;
+        let target = Moody(AtomicU64::new(0));
+        let bridge = Bridge::start(&group, "b", target, BridgeOptions::default()).await.unwrap();
+        bridge.wait_for(last, 600 * SECOND).await.unwrap();
+        bridge.shutdown().await.unwrap();
+    });
+    let values: BTreeMap<_, _> =
+        values.into_iter().filter(|(name, _)| name.starts_with("headwater_bridge")).collect();
+    assert_eq!(
+        values,
+        expected(&[
+            ("bridge_forwarded_total", 4.0),
+            ("bridge_failures_total", 1.0),
+            ("bridge_refused_total", 1.0),
+            ("bridge_unavailable_total", 1.0),
+        ])
+    );
 }

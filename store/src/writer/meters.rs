@@ -21,7 +21,7 @@ pub(super) struct Written {
 mod measured {
     use std::time::{Duration, Instant};
 
-    use headwater_core::LogId;
+    use headwater_core::{LogId, Position};
     use metrics::{Counter, Gauge, Histogram, Unit};
 
     use super::Written;
@@ -79,8 +79,12 @@ mod measured {
             self.bytes.increment(written.bytes as u64);
             self.frames.increment(1);
             self.segments.increment(u64::from(written.begins_segment));
-            #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact")]
-            self.head.set(written.head.get() as f64);
+            self.head(written.head);
+        }
+
+        #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact")]
+        pub(in crate::writer) fn head(&self, head: Position) {
+            self.head.set(head.get() as f64);
         }
 
         pub(in crate::writer) fn conflict(&self) {
@@ -105,7 +109,7 @@ mod measured {
 
 #[cfg(not(feature = "metrics"))]
 mod nothing {
-    use headwater_core::LogId;
+    use headwater_core::{LogId, Position};
 
     use super::Written;
 
@@ -120,6 +124,8 @@ mod nothing {
         }
 
         pub(in crate::writer) fn wrote(&self, _: Written) {}
+
+        pub(in crate::writer) fn head(&self, _: Position) {}
 
         pub(in crate::writer) fn conflict(&self) {}
 

@@ -160,6 +160,7 @@ impl Writer {
         let group_bytes = quarter.min(group::BYTES_MAX);
         let ended = Arc::new(AtomicBool::new(false));
         let meters = Arc::new(WriterMeters::new(tail.active().header.store));
+        meters.head(tail.next().previous());
         let core = Core {
             tail,
             view: Arc::clone(&view),

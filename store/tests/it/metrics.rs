@@ -75,3 +75,44 @@ fn frames_syncs_segments_and_refusals_are_counted() {
     let expected = expected.map(|(name, value)| (name.to_owned(), value));
     assert_eq!(values, BTreeMap::from(expected));
 }
+
+#[test]
+fn a_store_that_is_opened_again_says_where_its_head_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    store.append_blocking(batch(3, 10)).unwrap();
+    store.close().unwrap();
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        Store::open(dir.path(), Options::default()).unwrap().close().unwrap();
+    });
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    let heads: Vec<_> = all
+        .filter(|(key, ..)| key.key().name() == "headwater_store_head")
+        .map(|(.., value)| value)
+        .collect();
+    assert_eq!(heads, [DebugValue::Gauge(3.0.into())]);
+}
+
+#[test]
+fn an_append_id_with_other_content_counts_as_a_failure_and_a_repeat_does_not() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let dir = tempfile::tempdir().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        let id = headwater_core::AppendId::from_name(b"a");
+        store.append_blocking(batch(1, 10).with_id(id)).unwrap();
+        assert!(store.append_blocking(batch(1, 10).with_id(id)).unwrap().deduplicated);
+        store.append_blocking(batch(2, 10).with_id(id)).unwrap_err();
+        store.close().unwrap();
+    });
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    let failures: Vec<_> = all
+        .filter(|(key, ..)| key.key().name() == "headwater_store_failures_total")
+        .map(|(.., value)| value)
+        .collect();
+    assert_eq!(failures, [DebugValue::Counter(1)]);
+}
